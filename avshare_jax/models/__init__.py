@@ -1,0 +1,27 @@
+"""The network: factorized Transformers, CNNs, fusion and heads. Knows neither data nor optimizer."""
+
+from ml_collections import ConfigDict
+
+from avshare_jax.models.avbert import AVBert
+from avshare_jax.models.budget import parameter_counts, unshared_transformer_parameters
+from avshare_jax.models.pretraining import MEP_HEADS, PretrainingNetwork
+
+__all__ = [
+    "MEP_HEADS",
+    "AVBert",
+    "PretrainingNetwork",
+    "build",
+    "build_pretraining",
+    "parameter_counts",
+    "unshared_transformer_parameters",
+]
+
+
+def build(model_config: ConfigDict) -> AVBert:
+    """Builds the network of a model config; see `AVBert.__call__` for what it takes and returns."""
+    return AVBert(model_config)
+
+
+def build_pretraining(model_config: ConfigDict) -> PretrainingNetwork:
+    """Builds the network with mask vectors and pretraining heads; the network's own params are under `network`."""
+    return PretrainingNetwork(model_config)

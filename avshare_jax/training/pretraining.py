@@ -1,0 +1,119 @@
+"""The pretraining task: one batch in, the sum of both objectives and their metrics out (paper, section 3)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from avshare_jax import models
+from avshare_jax.objectives import correct_pair, masked_embedding, masking, negatives
+from avshare_jax.training.augmentation import augment
+
+Batch = dict[str, jax.Array]
+Variables = dict[str, Any]
+
+
+class Pretraining:
+    """Masked embedding prediction and correct pair prediction with content-aware negatives.
+
+    Attributes:
+      config: the whole run's config; its `model`, `augment` and `objectives` are read.
+      network: the Flax module.
+    """
+
+    def __init__(self, config: ConfigDict):
+        """Builds the network of `config.model`."""
+        self.config = config
+        self.network = models.build_pretraining(config.model)
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Initializes `params` and `batch_stats` for batches shaped like `batch`."""
+        batch_size, num_clips = batch["frames"].shape[:2]
+        mask = jnp.zeros((batch_size, num_clips), bool)
+        return self.network.init(key, batch, mask, mask, jnp.arange(batch_size), train=False)
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        """Computes L = MEP_visual + MEP_audio + alpha * MEP_multimodal + beta * CPP on the global batch.
+
+        Args:
+          variables: `params` and `batch_stats`.
+          batch: `frames` (B, S, T, H, W, 3) uint8, `log_mel` (B, S, time, mels) float32.
+          key: the only source of randomness: augmentation, masks, negatives, pairs, dropout.
+          train: with augmentation, dropout and batch statistics, or without.
+
+        Returns:
+          The scalar loss, and (metrics, new `batch_stats`). Metrics are scalars: both objectives' losses, MEP top-1
+          per head against its negatives and against the whole batch beside chance, CPP accuracy per head.
+        """
+        keys = dict(zip(("augment", "visual", "audio", "pairs", "step", "dropout"), jax.random.split(key, 6), strict=True))
+        if train:
+            batch = augment(keys["augment"], batch, **self.config.augment)
+        batch_size, num_clips = batch["frames"].shape[:2]
+        count = masking.masked_count(num_clips, self.config.objectives.mask_fraction)
+        positions, masks = {}, {}
+        for modality in ("visual", "audio"):
+            mask_key, keys[modality] = jax.random.split(keys[modality])
+            positions[modality] = masking.sample_masked_positions(mask_key, batch_size, num_clips, count)
+            masks[modality] = masking.positions_to_mask(positions[modality], num_clips)
+        outputs, updates = self.network.apply(
+            variables,
+            batch,
+            masks["visual"],
+            masks["audio"],
+            correct_pair.sample_derangement(keys["pairs"], batch_size),
+            train=train,
+            rngs={"dropout": keys["dropout"]},
+            mutable=["batch_stats"],
+        )
+        mep_loss, mep_metrics = self.masked_embedding(outputs, positions, keys)
+        cpp_loss, cpp_metrics = self.correct_pair(outputs, keys["step"])
+        loss = mep_loss + self.config.objectives.pair_weight * cpp_loss
+        metrics = {"loss": loss, "mep/loss": mep_loss, "cpp/loss": cpp_loss, **mep_metrics, **cpp_metrics}
+        return loss, (metrics, updates.get("batch_stats", variables.get("batch_stats")))
+
+    def masked_embedding(
+        self, outputs: Variables, positions: dict[str, jax.Array], keys: dict[str, jax.Array]
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Weighted sum of L_NCE over the four heads, and their metrics; a modality's heads share its negatives."""
+        options = self.config.objectives
+        batch_size, num_clips, _ = outputs["targets"]["visual"].shape
+        total, metrics = 0.0, {}
+        for modality in ("visual", "audio"):
+            targets = outputs["targets"][modality]
+            drawn = negatives.sample_negatives(
+                keys[modality],
+                targets,
+                positions[modality],
+                options.num_negatives,
+                negatives.LOG_WEIGHTS[options.negative_sampling],
+            )
+            for head, weight in ((modality, 1.0), (f"multimodal_{modality}", options.multimodal_weight)):
+                scores, own = masked_embedding.masked_embedding_scores(
+                    outputs["predictions"][head], targets, positions[modality]
+                )
+                loss, top1 = masked_embedding.noise_contrastive_loss(scores, own, drawn)
+                total += weight * loss
+                metrics[f"mep/{head}_loss"] = loss
+                metrics[f"mep/{head}_top1"] = top1
+                metrics[f"mep/{head}_top1_of_batch"] = masked_embedding.top1_of_batch(scores, own)
+        metrics["mep/chance"] = jnp.float32(1 / (1 + options.num_negatives))
+        metrics["mep/chance_of_batch"] = jnp.float32(1 / (batch_size * num_clips))
+        return total, metrics
+
+    def correct_pair(self, outputs: Variables, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Sum of both pair losses (BOS outputs; outputs at one random time step per pair), and their metrics."""
+        right, wrong = outputs["right_pairs"], outputs["wrong_pairs"]
+        steps = jax.random.randint(key, (2, right["step"].shape[0], 1), 0, right["step"].shape[1])
+        right_step = jnp.take_along_axis(right["step"], steps[0], axis=1)[:, 0]
+        wrong_step = jnp.take_along_axis(wrong["step"], steps[1], axis=1)[:, 0]
+        bos_loss, bos_accuracy = correct_pair.pair_loss(right["bos"], wrong["bos"])
+        step_loss, step_accuracy = correct_pair.pair_loss(right_step, wrong_step)
+        return bos_loss + step_loss, {
+            "cpp/bos_loss": bos_loss,
+            "cpp/step_loss": step_loss,
+            "cpp/bos_accuracy": bos_accuracy,
+            "cpp/step_accuracy": step_accuracy,
+        }
