@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from avshare_jax.models.convolution import BatchNorm, Convolution
+from avshare_jax.models.convolution import Convolution, batch_norm
 
 
 class AudioBottleneck(nn.Module):
@@ -20,20 +20,20 @@ class AudioBottleneck(nn.Module):
         """Maps (N, time, frequency, C) to (N, time / stride, frequency / stride, 4 * inner)."""
         strides = (self.stride, self.stride)
         out = Convolution(self.inner, (1, 1), (1, 1), self.dtype, name="a")(x)
-        out = nn.relu(BatchNorm(self.dtype, name="a_norm")(out, train))
+        out = nn.relu(batch_norm(train, self.dtype, "a_norm")(out))
         if self.separable:
             out = Convolution(self.inner, (1, 3), (1, self.stride), self.dtype, name="b_frequency")(out)
-            out = nn.relu(BatchNorm(self.dtype, name="b_frequency_norm")(out, train))
+            out = nn.relu(batch_norm(train, self.dtype, "b_frequency_norm")(out))
             out = Convolution(self.inner, (3, 1), (self.stride, 1), self.dtype, name="b_time")(out)
-            out = nn.relu(BatchNorm(self.dtype, name="b_time_norm")(out, train))
+            out = nn.relu(batch_norm(train, self.dtype, "b_time_norm")(out))
         else:
             out = Convolution(self.inner, (3, 3), strides, self.dtype, name="b")(out)
-            out = nn.relu(BatchNorm(self.dtype, name="b_norm")(out, train))
+            out = nn.relu(batch_norm(train, self.dtype, "b_norm")(out))
         out = Convolution(4 * self.inner, (1, 1), (1, 1), self.dtype, name="c")(out)
-        out = BatchNorm(self.dtype, name="c_norm")(out, train)
+        out = batch_norm(train, self.dtype, "c_norm")(out)
         if out.shape != x.shape:
             x = Convolution(4 * self.inner, (1, 1), strides, self.dtype, name="shortcut")(x)
-            x = BatchNorm(self.dtype, name="shortcut_norm")(x, train)
+            x = batch_norm(train, self.dtype, "shortcut_norm")(x)
         return nn.relu(x + out)
 
 
@@ -57,10 +57,12 @@ class AudioCNN(nn.Module):
     @nn.compact
     def __call__(self, log_mel: jax.Array, train: bool) -> jax.Array:
         """Maps spectrograms (N, time, frequency) to feature maps (N, time', frequency', channels)."""
-        x = Convolution(self.width, (1, self.stem_kernel), (1, 1), self.dtype, name="stem_frequency")(log_mel[..., None])
-        x = nn.relu(BatchNorm(self.dtype, name="stem_frequency_norm")(x, train))
+        x = Convolution(self.width, (1, self.stem_kernel), (1, 1), self.dtype, name="stem_frequency")(
+            log_mel[..., None]
+        )
+        x = nn.relu(batch_norm(train, self.dtype, "stem_frequency_norm")(x))
         x = Convolution(self.width, (self.stem_kernel, 1), (1, 1), self.dtype, name="stem_time")(x)
-        x = nn.relu(BatchNorm(self.dtype, name="stem_time_norm")(x, train))
+        x = nn.relu(batch_norm(train, self.dtype, "stem_time_norm")(x))
         for stage, size in enumerate(self.stage_sizes):
             for block in range(size):
                 stride = 2 if block == 0 else 1

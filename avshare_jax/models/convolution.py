@@ -46,7 +46,7 @@ class Convolution(nn.Module):
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.Array:
-    """Convolves (N, *axes, channels) with a kernel (*sizes, channels, features), padding half the kernel on each side."""
+    """Convolves (N, *axes, channels) with a kernel (*sizes, channels, features), padded by half of it on each side."""
     axes = "DHW"[-len(strides) :]
     return jax.lax.conv_general_dilated(
         x,
@@ -57,25 +57,12 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.A
     )
 
 
-class BatchNorm(nn.Module):
-    """Batch normalization over the global batch with the paper's constants (eps 1e-5, momentum 0.1 of the new value).
+def batch_norm(train: bool, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
+    """BatchNorm over the global batch with the paper's constants: eps 1e-5, momentum 0.1 of the new value.
 
-    Attributes:
-      dtype: dtype of the result; statistics and parameters are kept in float32.
-      scale_init: initial value of the scale. Zero on the last one of a residual block starts it as the identity.
+    Args:
+      train: whether to normalize by the batch's statistics (and update the running ones) or by the running ones.
+      dtype: dtype of the result; statistics and parameters are float32.
+      name: name of the module.
     """
-
-    dtype: jnp.dtype = jnp.float32
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalizes the last axis of (N, *axes, channels), by batch statistics if `train`, else by running ones."""
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            scale_init=self.scale_init,
-            name="norm",
-        )(x)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)

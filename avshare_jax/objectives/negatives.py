@@ -1,4 +1,4 @@
-"""Negatives for masked embedding prediction: content-aware (CANS), from the same video, or uniform (paper, section 3)."""
+"""Negatives for masked embedding prediction: content-aware (CANS), of the same video, or uniform (paper, section 3)."""
 
 from collections.abc import Callable
 

@@ -48,7 +48,9 @@ class Pretraining:
           The scalar loss, and (metrics, new `batch_stats`). Metrics are scalars: both objectives' losses, MEP top-1
           per head against its negatives and against the whole batch beside chance, CPP accuracy per head.
         """
-        keys = dict(zip(("augment", "visual", "audio", "pairs", "step", "dropout"), jax.random.split(key, 6), strict=True))
+        keys = dict(
+            zip(("augment", "visual", "audio", "pairs", "step", "dropout"), jax.random.split(key, 6), strict=True)
+        )
         if train:
             batch = augment(keys["augment"], batch, **self.config.augment)
         batch_size, num_clips = batch["frames"].shape[:2]

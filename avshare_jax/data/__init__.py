@@ -1,0 +1,1 @@
+"""From videos to batches: media files → records in ArrayRecord files → Grain batches."""

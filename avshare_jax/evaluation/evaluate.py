@@ -1,0 +1,248 @@
+"""Evaluates a run's last checkpoint beside the same network with its initial weights, and writes the report."""
+
+import copy
+import itertools
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from avshare_jax import models
+from avshare_jax.data.batches import eval_batches, train_batches
+from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
+from avshare_jax.evaluation import linear_probe, plots, report, retrieval
+from avshare_jax.evaluation.features import Batch, Features, Variables, extract, jit_encoder
+from avshare_jax.evaluation.heldout import fresh_variables, heldout_metrics
+from avshare_jax.evaluation.summary import format_table, summary
+from avshare_jax.settings import UserError
+from avshare_jax.training.checkpoints import latest_step, load_config, restore_variables
+from avshare_jax.training.pretraining import Pretraining
+
+FRAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run with the split sizes its evaluation uses.
+
+    Attributes:
+      config: of the run, from its workdir.
+      workdir: of the run.
+      step: of its last checkpoint.
+      dataset: what it was trained on.
+      num_videos: "train" and "test" → number of videos evaluated.
+      batch_size: videos.
+    """
+
+    config: ConfigDict
+    workdir: epath.Path
+    step: int
+    dataset: Dataset
+    num_videos: dict[str, int]
+    batch_size: int
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Yields every evaluated video of "train" or "test" once, and prints the progress."""
+        data, count = self.config.data, self.num_videos[split]
+        name = {"train": data.train_split, "test": data.eval_split}[split]
+        return with_progress(
+            eval_batches(self.dataset, name, data, batch_size=self.batch_size, max_videos=count), count, split
+        )
+
+
+def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+    """Measures everything, prints the table, and writes WORKDIR/eval/STEP.json and WORKDIR/report/.
+
+    Args:
+      config: `configs/eval.py`.
+      workdir: of the run.
+
+    Returns:
+      What the JSON file holds; shares are 0..1.
+
+    Raises:
+      UserError: there is no run or no checkpoint in `workdir`, or its data set is not the one trained on.
+    """
+    run = open_run(config, workdir)
+    print(
+        f"Evaluating step {run.step} of {run.workdir} on {run.dataset.name} ({run.num_videos['train']} training and "
+        f"{run.num_videos['test']} test videos), beside the network with its initial weights.",
+        flush=True,
+    )
+    task = Pretraining(run.config)
+    networks = load_networks(run, task, config.recalibration_batches)
+    print("Held-out objectives:", flush=True)
+    heldout, num_heldout = heldout_metrics(task, networks, run.batches("test"), jax.random.key(config.seed))
+    print("Features:", flush=True)
+    encoders = {name: encoder_variables(variables) for name, variables in networks.items()}
+    encode = jit_encoder(partial(models.build(run.config.model).apply, train=False))
+    train_features, train_labels, _ = extract(encode, encoders, run.batches("train"))
+    test_features, test_labels, test_ids = extract(encode, encoders, run.batches("test"), keep_tokens=True)
+    print("Linear probes and retrieval ...", flush=True)
+    gallery = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
+    scores = score_gallery(task, networks, test_features, gallery)
+
+    evaluation = {
+        "run": run.config.name,
+        "step": run.step,
+        "total_steps": run.config.total_steps,
+        "dataset": {
+            "name": run.dataset.name,
+            "fingerprint": run.dataset.fingerprint,
+            "class_names": list(run.dataset.class_names),
+            **{f"num_{split}_videos": count for split, count in run.num_videos.items()},
+        },
+        "heldout": {"num_videos": num_heldout, "batch_size": run.batch_size, **heldout},
+        "linear_probe": linear_probe.probe_networks(
+            config.probe,
+            run.dataset.class_names,
+            {name: features.pooled for name, features in train_features.items()},
+            train_labels,
+            {name: features.pooled for name, features in test_features.items()},
+            test_labels,
+        ),
+        "retrieval": retrieval.compare_networks(scores, test_labels[gallery]),
+        "parameters": count_parameters(networks["trained"]["params"]["network"], run.config.model),
+    }
+    path = run.workdir / "eval" / f"{run.step}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(evaluation, indent=2) + "\n")
+    captions = caption_videos(test_ids, test_labels, run.dataset.class_names)
+    sheet = report.sheet_rows(scores["trained"], [captions[index] for index in gallery], config.sheet_videos)
+    metrics = report.read_metrics(run.workdir / "metrics.jsonl")
+    pictures = read_pictures(run, gallery, sheet, captions)
+    page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures)
+    print(f"\n{format_table(summary(evaluation))}\n\nAll figures: {path}\nReport: {page}")
+    return evaluation
+
+
+def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
+    """Reads the run in `workdir` and opens its data set; `UserError` where something is missing or does not match."""
+    workdir = epath.Path(workdir)
+    run_config = load_config(workdir)
+    step = latest_step(workdir)
+    if step is None:
+        raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")
+    if config.data.data_dir is not None:
+        run_config.data.data_dir = config.data.data_dir
+    dataset = open_dataset(run_config.data.data_dir, run_config.data.name)
+    check_frontend(dataset, run_config.data.frontend)
+    trained_on = json.loads((workdir / "dataset.json").read_text())["fingerprint"]
+    if trained_on != dataset.fingerprint:
+        raise UserError(
+            f"The run in {workdir} was trained on a data set with fingerprint {trained_on}, but the data set "
+            f"{dataset.name} in {run_config.data.data_dir} has {dataset.fingerprint}: "
+            "say with --config.data.data_dir=DIR where the original is."
+        )
+    splits = {"train": run_config.data.train_split, "test": run_config.data.eval_split}
+    num_videos = {name: min(config.max_videos, dataset.num_videos(split)) for name, split in splits.items()}
+    if num_videos["test"] < 2:
+        raise UserError(
+            f"The split {splits['test']!r} of {dataset.name} has {num_videos['test']} videos; 2 are needed."
+        )
+    return Run(run_config, workdir, step, dataset, num_videos, min(config.batch_size, num_videos["test"]))
+
+
+def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> dict[str, Variables]:
+    """The network "trained", from the checkpoint, and "random", with its initial weights; on this process's device.
+
+    Of the initial network BatchNorm's statistics are measured on training batches, see `fresh_variables`.
+    """
+    data = copy.deepcopy(run.config.data)
+    data.num_workers = 0  # Starting worker processes takes longer than reading these few batches.
+    batches = train_batches(run.dataset, data, seed=run.config.seed, batch_size=run.batch_size)
+    first = itertools.islice(batches, recalibration_batches)
+    random = fresh_variables(task, jax.random.key(run.config.seed), first)
+    # Both in the same place, or all that runs on them would be compiled twice.
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), random)
+    return {"trained": restore_variables(run.workdir, run.step, shapes), "random": jax.device_put(random, place)}
+
+
+def encoder_variables(variables: Variables) -> Variables:
+    """The variables of the network proper, without the pretraining heads."""
+    return {name: variables[name]["network"] for name in ("params", "batch_stats")}
+
+
+def choose_gallery(num_videos: int, size: int, seed: int) -> np.ndarray:
+    """Indices of `size` random videos (all, if there are fewer), ascending."""
+    return np.sort(np.random.default_rng(seed).choice(num_videos, min(size, num_videos), replace=False))
+
+
+def score_gallery(
+    task: Pretraining, networks: Mapping[str, Variables], features: Mapping[str, Features], gallery: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Pair scores (G, G) of the gallery by each network: row = image track, column = sound track."""
+
+    def pair_logits(variables: Variables, visual: jax.Array, audio: jax.Array) -> dict[str, jax.Array]:
+        return task.network.apply(variables, visual, audio, method="pair_logits")
+
+    return {
+        name: retrieval.pair_scores(
+            pair_logits, variables, features[name].visual_tokens[gallery], features[name].audio_tokens[gallery]
+        )
+        for name, variables in networks.items()
+    }
+
+
+def count_parameters(params: Mapping[str, Any], model_config: ConfigDict) -> dict[str, int]:
+    """Parameters of the network's parts as `plots.plot_parameters` draws them, and of unshared Transformers."""
+    counts = models.parameter_counts(params)
+    named = ("visual_cnn", "audio_cnn", "transformer")
+    return {
+        "visual_cnn": counts["visual_cnn"].total,
+        "audio_cnn": counts["audio_cnn"].total,
+        "tokens": sum(count.total for part, count in counts.items() if part not in named),
+        "transformer_shared": counts["transformer"].shared,
+        "transformer_private": counts["transformer"].private,
+        "transformer_unshared": models.unshared_transformer_parameters(model_config),
+    }
+
+
+def caption_videos(video_ids: list[str], labels: np.ndarray, class_names: tuple[str, ...]) -> list[str]:
+    """Each video's class name, or its id if it has no class."""
+    return [class_names[label] if label >= 0 else video_id for video_id, label in zip(video_ids, labels, strict=True)]
+
+
+def read_pictures(
+    run: Run, gallery: np.ndarray, sheet: list[plots.SheetRow], captions: list[str]
+) -> dict[int, plots.Picture]:
+    """Reads once more the videos that the sheet shows; keys are places in the gallery, as in its rows."""
+    wanted = {int(gallery[place]): place for row in sheet for place in (row.query, *row.sounds, *row.images)}
+    batches = eval_batches(
+        run.dataset,
+        run.config.data.eval_split,
+        run.config.data,
+        batch_size=run.batch_size,
+        max_videos=max(wanted) + 1,
+    )
+    pictures = {}
+    videos = ((frames, mel) for batch in batches for frames, mel in zip(batch["frames"], batch["log_mel"], strict=True))
+    for index, (frames, log_mel) in enumerate(videos):
+        if index in wanted:
+            clips = np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int)
+            shown = frames[clips, frames.shape[1] // 2]
+            pictures[wanted[index]] = plots.Picture(shown, np.concatenate(list(log_mel)), captions[index])
+    return pictures
+
+
+def with_progress(batches: Iterable[Batch], num_videos: int, what: str, every: float = 5.0) -> Iterator[Batch]:
+    """Passes batches on and prints how many of `num_videos` are done and the time left, every few seconds."""
+    start = last = time.monotonic()
+    done = 0
+    for batch in batches:
+        yield batch
+        done += int(np.sum(batch["valid"]))
+        now = time.monotonic()
+        if now - last >= every and done < num_videos:
+            left = (now - start) / done * (num_videos - done)
+            print(f"  {what}: {done}/{num_videos} videos, {left:.0f} s left", flush=True)
+            last = now
+    print(f"  {what}: {done} videos in {time.monotonic() - start:.1f} s", flush=True)

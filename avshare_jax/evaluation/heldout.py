@@ -1,0 +1,108 @@
+"""The pretraining objectives on videos that were not trained on, and the fresh network they are compared with."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Variables = Mapping[str, Any]
+Batch = dict[str, Any]
+
+
+class Task(Protocol):
+    """What is evaluated: a network and its loss."""
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Returns fresh variables, {"params", "batch_stats"}."""
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        """Returns the scalar loss and (metrics, new BatchNorm statistics)."""
+
+
+def heldout_metrics(
+    task: Task, networks: Mapping[str, Variables], batches: Iterable[Batch], key: jax.Array
+) -> tuple[dict[str, dict[str, float]], int]:
+    """Averages the objectives' metrics over the full batches of a split; nothing is augmented or updated.
+
+    All networks see the same batches with the same masks, negatives and mismatched pairs. The last batch is left
+    out if padded: a repeated video would be among its own negatives.
+
+    Args:
+      task: Gives the loss and its metrics.
+      networks: name → variables, all of one structure.
+      batches: With `frames`, `log_mel` and `valid` (B,).
+      key: Of the masks, negatives and mismatched pairs; folded with the number of the batch.
+
+    Returns:
+      name → metric → mean over batches ("loss" is the total), and the number of videos they were measured on.
+
+    Raises:
+      ValueError: There is no full batch.
+    """
+
+    @jax.jit
+    def measure(variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        loss, (metrics, _) = task.loss(variables, batch, key, train=False)
+        return {**metrics, "loss": loss}
+
+    rows: dict[str, list[dict[str, jax.Array]]] = {name: [] for name in networks}
+    num_videos = 0
+    for number, batch in enumerate(batches):
+        if not np.all(batch["valid"]):
+            continue
+        inputs = {name: batch[name] for name in ("frames", "log_mel")}
+        for name, variables in networks.items():
+            rows[name].append(measure(variables, inputs, jax.random.fold_in(key, number)))
+        num_videos += len(batch["valid"])
+    if not num_videos:
+        raise ValueError("There is no full batch of held-out videos: use a smaller batch_size.")
+    means = {name: jax.tree.map(lambda *x: float(np.mean(jax.device_get(x))), *found) for name, found in rows.items()}
+    return means, num_videos
+
+
+def fresh_variables(task: Task, key: jax.Array, batches: Iterable[Batch]) -> Variables:
+    """Initializes the network anew, with the BatchNorm statistics of real videos.
+
+    Initial running statistics (mean 0, variance 1) do not fit the activations of random weights: features would
+    fade or blow up from layer to layer, and a comparison with them would flatter training. So the weights stay at
+    their initial values, while the statistics are what training would have collected with them over the given
+    batches: the exponential average, freed of its starting value.
+
+    Args:
+      task: Gives init and loss.
+      key: Of the initial weights.
+      batches: Some training batches, at least one.
+
+    Returns:
+      {"params", "batch_stats"}.
+    """
+
+    @jax.jit
+    def update(variables: Variables, batch: Batch, key: jax.Array) -> Any:
+        return task.loss(variables, batch, key, train=True)[1][1]
+
+    params = from_zeros = from_ones = None
+    for number, batch in enumerate(batches):
+        inputs = {name: batch[name] for name in ("frames", "log_mel")}
+        if params is None:
+            variables = jax.jit(task.init, compiler_options=init_options())(key, inputs)
+            params = variables["params"]
+            from_zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+            from_ones = jax.tree.map(jnp.ones_like, variables["batch_stats"])
+        batch_key = jax.random.fold_in(key, number)
+        from_zeros = update({"params": params, "batch_stats": from_zeros}, inputs, batch_key)
+        from_ones = update({"params": params, "batch_stats": from_ones}, inputs, batch_key)
+    # Both averages hold the batches with the same weights, and their starting value with the rest: their difference.
+    batch_stats = jax.tree.map(lambda zero, one: zero / (1 - (one - zero)), from_zeros, from_ones)
+    return {"params": params, "batch_stats": batch_stats}
+
+
+def init_options() -> dict[str, Any] | None:
+    """Compiler options for initializing a network: on a CPU, to optimize that code takes longer than all else here."""
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -1,0 +1,134 @@
+"""The report's page: HTML that opens from disk, with its figures beside it."""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from avshare_jax.evaluation.summary import COLUMNS, HEADS, Row, format_value, probe_rows, summary
+
+
+def format_page(evaluation: Mapping[str, Any]) -> str:
+    """Formats the report's page as HTML; figures are named relative to it, so that the folder can be moved."""
+    dataset, name = evaluation["dataset"], html.escape(evaluation["run"])
+    lead = (
+        f"Step {evaluation['step']:,} of {evaluation['total_steps']:,} on data set {dataset['name']}: "
+        f"{dataset['num_train_videos']:,} training and {dataset['num_test_videos']:,} test videos. All figures are of "
+        "test videos. &ldquo;Random&rdquo; is the same network with the weights that training began with, its "
+        "BatchNorm statistics measured on training videos."
+    )
+    tables = [html_table(summary(evaluation))]
+    if probe := evaluation["linear_probe"]:
+        tables += [
+            html_table({f"Linear probe of the {t}": probe_rows(probe, t)}) for t in probe["targets"] if t != "class"
+        ]
+    figures = "".join(
+        f"<figure><h2>{title}</h2><img src={file} alt='{title}'><figcaption>{caption}</figcaption></figure>"
+        for file, (title, caption) in captions(evaluation).items()
+    )
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{STYLE}</style><main>"
+        f"<h1>{name}</h1><p class=lead>{lead}</p><div class=tiles>{''.join(tiles(evaluation))}</div>"
+        f"{figures}<h2>All measures</h2>{''.join(tables)}</main></html>\n"
+    )
+
+
+def captions(evaluation: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Title and caption (HTML) of each figure's file, in the order of the page."""
+    parameters, heldout, retrieval = (evaluation[name] for name in ("parameters", "heldout", "retrieval"))
+    transformer = parameters["transformer_shared"] + parameters["transformer_private"]
+    found = {
+        "training.png": (
+            "Training",
+            "Losses and metrics of the training batches (thin: as logged; thick: moving average). Dots: the checkpoint "
+            f"on {heldout['num_videos']} held-out videos, without augmentation or dropout.",
+        ),
+        "probes.png": (
+            "Linear probes",
+            "Logistic regression on frozen features, averaged over the clips of a video. In CNN and unimodal "
+            "Transformer a modality knows nothing of the other, which bounds what it can tell about the class; in the "
+            "multimodal Transformer the visual and the audio positions have seen both.",
+        ),
+        "retrieval.png": (
+            "Retrieval across modalities",
+            f"Each of {retrieval['num_videos']} image tracks is scored against every sound track by the heads of "
+            "correct pair prediction; recall at k is the share whose true partner is among the k best.",
+        ),
+        "videos.png": (
+            "Test videos and their nearest neighbors across modalities",
+            "The first video of each class in the gallery. Faded: the modality that the search did not see. "
+            "Green: the video's own partner; blue: the same class.",
+        ),
+        "parameters.png": (
+            "Parameter budget",
+            f"The three Transformers hold {transformer:,} parameters, not {parameters['transformer_unshared']:,}: "
+            "layers share their weights, and the Transformers share U of each factorized weight; orthogonal &Sigma; "
+            "and V are their own. Pretraining heads are not counted.",
+        ),
+    }
+    return {file: text for file, text in found.items() if file != "probes.png" or evaluation["linear_probe"]}
+
+
+def tiles(evaluation: Mapping[str, Any]) -> Iterable[str]:
+    """Yields the page's headline numbers, each with its references."""
+    heldout, retrieval = evaluation["heldout"], evaluation["retrieval"]
+    weakest = min(HEADS, key=lambda head: heldout["trained"][f"mep/{head}_top1"])
+    yield tile(
+        "Masked embedding top-1, weakest head",
+        *(heldout[name][f"mep/{weakest}_top1"] for name in ("trained", "random")),
+        heldout["trained"]["mep/chance"],
+    )
+    yield tile(
+        "Correct pair accuracy, BOS head", *(heldout[name]["cpp/bos_accuracy"] for name in ("trained", "random")), 0.5
+    )
+    if probe := evaluation["linear_probe"]:
+        found = probe["targets"]["class"]
+        accuracies = (found[name]["multimodal"]["both"] for name in ("trained", "random"))
+        yield tile("Class probe, multimodal tokens", *accuracies, found["chance"])
+    recalls = (retrieval[name]["video_to_audio"]["recall@10"] for name in ("trained", "random"))
+    yield tile("Recall at 10, image to sound", *recalls, retrieval["chance"]["recall@10"])
+
+
+def tile(title: str, trained: float, random: float, chance: float) -> str:
+    """One headline share as HTML."""
+    return (
+        f"<div class=tile><h3>{html.escape(title)}</h3><b>{format_value(trained, '%')}</b>"
+        f"<span>random {format_value(random, '%')} · chance {format_value(chance, '%')}</span></div>"
+    )
+
+
+def html_table(sections: Mapping[str, Sequence[Row]]) -> str:
+    """Formats the summary as an HTML table."""
+    lines = []
+    for title, rows in sections.items():
+        heads = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        lines.append(f"<tr class=section><th>{html.escape(title)}</th>{heads}</tr>")
+        for row in rows:
+            values = "".join(f"<td>{format_value(value, row.unit)}</td>" for value in row[1:5])
+            lines.append(f"<tr><td>{html.escape(row.measure)}</td>{values}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+STYLE = """
+body { margin: 0; background: #f4f6f8; color: #27313b; font: 16px/1.5 system-ui, "Segoe UI", Roboto, sans-serif }
+main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 80px }
+h1 { margin: 0; font-size: 32px }
+h2 { margin: 0 0 12px; font-size: 20px }
+main > h2 { margin-top: 40px }
+.lead { max-width: 780px; margin: 8px 0 28px; color: #5b6773 }
+.tiles { display: flex; flex-wrap: wrap; gap: 16px }
+.tile, figure, table { background: #fff; border: 1px solid #e1e6eb; border-radius: 10px }
+.tile { flex: 1 1 200px; padding: 16px 20px }
+.tile h3 { margin: 0; font-size: 14px; font-weight: 600; color: #5b6773 }
+.tile b { display: block; font-size: 34px; line-height: 1.3; color: #2463a6 }
+.tile span { font-size: 14px; color: #5b6773 }
+figure { margin: 24px 0 0; padding: 20px 24px }
+figure img { display: block; width: 100% }
+figcaption { margin-top: 10px; font-size: 14px; color: #5b6773 }
+table { width: 100%; margin-bottom: 24px; padding: 8px 20px 16px; border-spacing: 0; font-size: 15px }
+th, td { padding: 4px 8px; text-align: right; font-variant-numeric: tabular-nums }
+th:first-child, td:first-child { text-align: left }
+td { border-top: 1px solid #eef1f4 }
+td:nth-child(2) { font-weight: 600; color: #2463a6 }
+.section th { padding-top: 18px; font-size: 14px; font-weight: 400; color: #5b6773 }
+.section th:first-child { font-size: 15px; font-weight: 600; color: #27313b }
+"""

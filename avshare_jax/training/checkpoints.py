@@ -1,0 +1,179 @@
+"""Checkpoints of a run's state, and the run's identity: which model and which data set a workdir belongs to.
+
+WORKDIR/config.json        the config of the run
+WORKDIR/dataset.json       name and fingerprint of its data set
+WORKDIR/checkpoints/STEP/  `variables` (params, batch_stats) and `trainer` (the rest of the state)
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orbax.checkpoint as ocp
+from etils import epath
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import LatestN
+
+from avshare_jax.settings import UserError
+from avshare_jax.training.step import TrainState
+
+
+class Checkpoints:
+    """Saves and restores the state of one run. A context manager: leaving it waits until all saves are on disk."""
+
+    def __init__(self, workdir: epath.PathLike, kept: int):
+        """Opens `workdir`/checkpoints for writing and keeps the latest `kept` of them."""
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=LatestN(kept),
+            # What a killed process left half written.
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(_directory(workdir), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """The last step whose checkpoint is complete."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState) -> None:
+        """Copies the state off the devices, then writes it in the background; a checkpoint appears atomically."""
+        step = int(state.step)
+        if step != self.latest_step():
+            self._manager.save(step, args=ocp.args.Composite(**_items(state, ocp.args.StandardSave)), force=True)
+
+    def restore(self, abstract_state: TrainState) -> TrainState:
+        """Restores the last complete checkpoint to the shapes, dtypes and shardings of `abstract_state`."""
+        items = _items(abstract_state, ocp.args.StandardRestore)
+        restored = self._manager.restore(self.latest_step(), args=ocp.args.Composite(**items))
+        return TrainState(**restored["variables"], **restored["trainer"])
+
+
+def latest_step(workdir: epath.PathLike) -> int | None:
+    """Returns the last step with a complete checkpoint under `workdir`; None where there is none."""
+    if not _directory(workdir).exists():
+        return None
+    with _reader(workdir) as manager:
+        return manager.latest_step()
+
+
+def restore_variables(workdir: epath.PathLike, step: int, abstract_variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Restores `params` and `batch_stats` of a step without the optimizer's state.
+
+    Args:
+      workdir: of the run.
+      step: one that `latest_step` has returned.
+      abstract_variables: `{"params", "batch_stats"}` of `jax.ShapeDtypeStruct` (with shardings, where they matter).
+    """
+    target = {name: abstract_variables.get(name, {}) for name in ("params", "batch_stats")}
+    with _reader(workdir) as manager:
+        return manager.restore(step, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target)))["variables"]
+
+
+def load_config(workdir: epath.PathLike) -> ConfigDict:
+    """Returns the config that the run in `workdir` was started with.
+
+    Raises:
+      UserError: there is no run in `workdir`.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(
+            f"There is no run in {workdir} (it has no config.json): train one with main.py --workdir={workdir}."
+        )
+    return ConfigDict(_tuples(json.loads(path.read_text())))
+
+
+def check_workdir(workdir: epath.PathLike) -> None:
+    """Makes `workdir` where it is missing; raises `UserError` where it cannot be written."""
+    try:
+        path = epath.Path(workdir)
+        path.mkdir(parents=True, exist_ok=True)
+        if "://" not in str(workdir):
+            with tempfile.TemporaryFile(dir=path):
+                pass
+    except OSError as error:
+        raise UserError(
+            f"The workdir {workdir} cannot be written ({error.strerror}): choose another --workdir."
+        ) from error
+
+
+def claim_workdir(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> None:
+    """Records what the run in `workdir` trains and on what, after checking that it did so before, if there was one.
+
+    Args:
+      workdir: of the run.
+      config: of the run; `config.model` must be what it was, other fields may change.
+      dataset: `name` and `fingerprint` of the data set, JSON values.
+
+    Raises:
+      UserError: names what differs, or says that `workdir` cannot be written.
+    """
+    check_workdir(workdir)
+    path = epath.Path(workdir)
+    if (path / "config.json").exists():
+        differences = [
+            *_differences("model", json.loads((path / "config.json").read_text())["model"], _plain(config)["model"]),
+            *_differences("dataset", json.loads((path / "dataset.json").read_text()), dict(dataset)),
+        ]
+        if differences:
+            raise UserError(
+                f"The workdir {workdir} belongs to another run, where {', '.join(differences)}: "
+                "choose another --workdir, or repeat that run's settings."
+            )
+    # The config last: its presence says that both are there.
+    _write_json(path / "dataset.json", dict(dataset))
+    _write_json(path / "config.json", _plain(config))
+
+
+def _differences(name: str, old: Any, new: Any) -> Iterator[str]:
+    """Yields `NAME is OLD and not NEW` for each value that differs; both are JSON values."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield f"{name} is {old} and not {new}"
+
+
+def _items(state: TrainState, argument: type) -> dict[str, Any]:
+    """Splits a state into its two checkpoint items, so that evaluation reads only the first."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    trainer = {name: getattr(state, name) for name in ("step", "opt_state", "skipped", "skipped_in_a_row")}
+    return {"variables": argument(variables), "trainer": argument(trainer)}
+
+
+def _directory(workdir: epath.PathLike) -> epath.Path:
+    """Orbax wants absolute paths."""
+    return epath.Path(workdir).expanduser().resolve() / "checkpoints"
+
+
+def _reader(workdir: epath.PathLike) -> ocp.CheckpointManager:
+    """A manager that changes nothing, safe beside a training process."""
+    return ocp.CheckpointManager(
+        _directory(workdir), options=ocp.CheckpointManagerOptions(read_only=True, create=False)
+    )
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON would give it back (tuples become lists)."""
+    return json.loads(config.to_json())
+
+
+def _tuples(value: Any) -> Any:
+    """Undoes what JSON does to the tuples of a config file."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
+    """Replaces a file in one step, so that a killed process leaves the old or the new one."""
+    new = path.with_suffix(f".{os.getpid()}.tmp")
+    new.write_text(json.dumps(content, indent=2) + "\n")
+    new.replace(path)

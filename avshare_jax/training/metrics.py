@@ -1,0 +1,151 @@
+"""Where metrics go: WORKDIR/metrics.jsonl (one object per logged step), TensorBoard, and a line on the console."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from avshare_jax.settings import UserError
+from avshare_jax.training.optimizer import learning_rate_schedule
+
+
+class Reporter:
+    """Reports finished steps to the console and, from process 0, to files; ends a run whose loss stays not finite.
+
+    Attributes:
+      progress: the run's clock.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: epath.PathLike, start_step: int, shown_metrics: Sequence[str]):
+        """Opens the files and starts the clock; see `MetricsFiles` for what a resumed run drops."""
+        self._config, self._workdir, self._shown = config, workdir, shown_metrics
+        self._schedule = learning_rate_schedule(config.optimizer, config.total_steps)
+        self._files = MetricsFiles(workdir, start_step) if jax.process_index() == 0 else None
+        self.progress = Progress(start_step, config.total_steps, config.batch_size * config.data.num_clips)
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._files:
+            self._files.close()
+
+    def report(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Reports a step; waits until it is computed.
+
+        Raises:
+          UserError: `config.max_nonfinite_steps` updates in a row, up to this one, were skipped.
+        """
+        self._check_finite(step, int(metrics["skipped_in_a_row"]))
+        config = self._config
+        if not self._files or not (step == 1 or step % config.log_every == 0 or step == config.total_steps):
+            return
+        values = {name: float(value) for name, value in sorted(jax.device_get(dict(metrics)).items())}
+        # The schedule counts updates, not steps.
+        values["learning_rate"] = float(self._schedule(max(step - 1 - values["skipped"], 0)))
+        values.update(self.progress.measure(step))
+        self._files.write(step, values)
+        print(console_line(step, config.total_steps, values, self._shown), flush=True)
+
+    def _check_finite(self, step: int, skipped_in_a_row: int) -> None:
+        limit = self._config.max_nonfinite_steps
+        if skipped_in_a_row >= limit:
+            raise UserError(
+                f"The loss or its gradient was not finite for {skipped_in_a_row} steps in a row, up to step {step}, "
+                "and nothing was learned from them: lower config.optimizer.learning_rate, or see the steps before in "
+                f"{epath.Path(self._workdir) / 'metrics.jsonl'}."
+            )
+        if skipped_in_a_row:
+            print(
+                f"step {step}: the loss or its gradient is not finite; update skipped "
+                f"({skipped_in_a_row} in a row, the run ends at {limit})",
+                flush=True,
+            )
+
+
+class MetricsFiles:
+    """Writes the metrics of logged steps to `metrics.jsonl` and to TensorBoard files under `tensorboard/`."""
+
+    def __init__(self, workdir: epath.PathLike, start_step: int):
+        """Opens the files; lines after `start_step`, where a resumed run goes on, are dropped from `metrics.jsonl`."""
+        # TensorFlow, which this brings in, takes seconds to import.
+        from clu import metric_writers
+
+        path = epath.Path(workdir) / "metrics.jsonl"
+        path.write_text("".join(kept_lines(path, start_step)))
+        self._lines = path.open("a")
+        self._summaries = metric_writers.SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one step's values; those that are not finite become null in `metrics.jsonl`."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
+        self._lines.flush()
+        self._summaries.write_scalars(step, values)
+
+    def close(self) -> None:
+        """Writes what is buffered."""
+        self._lines.close()
+        self._summaries.close()
+
+
+def kept_lines(path: epath.Path, last_step: int) -> list[str]:
+    """Returns the lines of a `metrics.jsonl` up to `last_step`; a line cut short by a kill is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+
+
+class Progress:
+    """Measures how fast a run goes, how long it will take, and how much of the time it waits for data."""
+
+    def __init__(self, start_step: int, total_steps: int, clips_per_step: int):
+        """Starts the clock at `start_step`."""
+        self._total_steps, self._clips_per_step = total_steps, clips_per_step
+        self._first = self._last = (start_step, time.monotonic())
+        self._waited = 0.0
+
+    def next(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Takes the next batch and counts the time that took as waiting for data."""
+        started = time.monotonic()
+        batch = next(batches)
+        self._waited += time.monotonic() - started
+        return batch
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Returns `clips_per_second` and `data_wait_share` (0 to 1) since the last call, `eta_seconds` over all."""
+        now = time.monotonic()
+        last_step, last_time = self._last
+        elapsed = max(now - last_time, 1e-9)
+        first_step, first_time = self._first
+        seconds_per_step = (now - first_time) / max(step - first_step, 1)
+        measured = {
+            "clips_per_second": (step - last_step) * self._clips_per_step / elapsed,
+            "data_wait_share": min(self._waited / elapsed, 1.0),
+            "eta_seconds": (self._total_steps - step) * seconds_per_step,
+        }
+        self._last, self._waited = (step, now), 0.0
+        return measured
+
+
+def console_line(step: int, total_steps: int, values: Mapping[str, float], shown: Sequence[str]) -> str:
+    """Formats one logged step: progress, loss, the metrics in `shown`, speed, share of time waiting, ETA."""
+    learned = "  ".join(f"{name} {values[name]:.3f}" for name in ("loss", *shown))
+    return (
+        f"step {step:{len(str(total_steps))}d}/{total_steps}  {learned}  | {values['clips_per_second']:.3g} clips/s, "
+        f"{values['data_wait_share']:.0%} waiting for data, ETA {duration(values['eta_seconds'])}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Formats seconds as `45s`, `3m05s` or `2h07m`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    return f"{seconds // 3600}h{seconds // 60 % 60:02d}m"

@@ -1,0 +1,86 @@
+"""A pretraining run from its config: checks, plan, data set, training."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from avshare_jax.data.batches import train_batches
+from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
+from avshare_jax.data.demo import write_demo_videos
+from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.data.records import dataset_directory
+from avshare_jax.prepare import ProgressLine, prepare_folder
+from avshare_jax.training import plan
+from avshare_jax.training.checkpoints import check_workdir
+from avshare_jax.training.loop import train
+from avshare_jax.training.mesh import check_batch_size, make_mesh
+from avshare_jax.training.pretraining import Pretraining
+
+SHOWN_METRICS = ("mep/loss", "mep/multimodal_visual_top1", "mep/multimodal_audio_top1", "cpp/bos_accuracy")
+
+
+def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
+    """Says what will be done, makes the demo's data set where it is missing, and trains; see `loop.train`.
+
+    Args:
+      config: of `configs/pretrain.py`.
+      workdir: of the run; one that holds checkpoints of the same model and data set is gone on with.
+
+    Raises:
+      UserError, DatasetError: something in the config does not fit the machine, the data set or the workdir.
+    """
+    check_workdir(workdir)
+    mesh = make_mesh(config.mesh)
+    check_batch_size(config.batch_size, mesh)
+    task = Pretraining(config)
+    print(plan.describe_run(config, workdir, mesh, task), flush=True)
+
+    dataset = open_or_make_dataset(config)
+    check_frontend(dataset, config.data.frontend)
+    print(plan.describe_dataset(config, dataset), flush=True)
+
+    def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        return train_batches(
+            dataset,
+            config.data,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    train(
+        config,
+        workdir,
+        task=task,
+        make_batches=make_batches,
+        dataset_identity={"name": dataset.name, "fingerprint": dataset.fingerprint},
+        mesh=mesh,
+        shown_metrics=SHOWN_METRICS,
+    )
+    print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
+
+
+def open_or_make_dataset(config: ConfigDict) -> Dataset:
+    """Opens the data set of a config; the demo's own is made first where it is not there."""
+    data = config.data
+    # Under another name, the user means data of their own.
+    if "demo" in config and data.name == "demo" and not dataset_directory(data.data_dir, data.name).exists():
+        make_demo_dataset(config)
+    return open_dataset(data.data_dir, data.name)
+
+
+def make_demo_dataset(config: ConfigDict) -> None:
+    """Renders the demo's videos and prepares them as any folder of videos."""
+    demo, workers = config.demo, os.cpu_count() or 1
+    counts = {"train": demo.num_train, "test": demo.num_test}
+    print(f"The demo has no data set yet: making {sum(counts.values())} videos in {demo.videos_dir}.", flush=True)
+    videos = Path(demo.videos_dir)
+    write_demo_videos(videos, counts, demo.seed, workers, ProgressLine("videos made"))
+    print(prepare_folder(videos, config.data.name, config.data.data_dir, FrontEnd(**config.data.frontend)), flush=True)

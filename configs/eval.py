@@ -1,0 +1,26 @@
+"""Evaluation of a pretrained checkpoint.
+
+    python eval.py --config=configs/eval.py --workdir=runs/pretrain_demo
+
+Model, data set and seed of the run come from WORKDIR/config.json; here is only what evaluation adds.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """Returns the evaluation config."""
+    return ConfigDict(
+        {
+            "name": "eval",
+            "seed": 0,
+            "batch_size": 16,  # videos; MEP chooses among the clips of a batch, so its chance level depends on this
+            "max_videos": 2000,  # of each split
+            "data": {"data_dir": config_dict.placeholder(str)},  # None: where the run found its data
+            "recalibration_batches": 12,  # training batches that give the fresh network its BatchNorm statistics
+            # Multinomial logistic regression; C is the inverse of the L2 penalty (scikit-learn's convention).
+            "probe": {"inverse_regularization": 0.1, "max_iterations": 300},
+            "retrieval_gallery": 200,  # test videos; every image is scored against every sound: gallery^2 pairs
+            "sheet_videos": 6,  # rows of the report's sheet of test videos
+        }
+    )

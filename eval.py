@@ -1,0 +1,20 @@
+"""Evaluates the last checkpoint of a run: python eval.py --config=configs/eval.py --workdir=DIR."""
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from avshare_jax import settings
+from avshare_jax.data.dataset import DatasetError
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/pretrain_demo", "Folder of the run to evaluate.")
+
+
+def main(config: ConfigDict) -> None:
+    """Evaluates; JAX and the libraries for plots are imported only once the command line is known to be right."""
+    from avshare_jax.evaluation.evaluate import evaluate
+
+    evaluate(config, WORKDIR.value)
+
+
+if __name__ == "__main__":  # Data-reading worker processes import this file.
+    settings.run(main, "configs/eval.py", user_errors=(DatasetError,))

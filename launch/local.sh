@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Everything on one machine: installs what is missing, pretrains, evaluates the last checkpoint, and draws the report.
+set -euo pipefail
+
+usage() {
+  cat <<'USAGE'
+Usage: launch/local.sh [main.py arguments]
+
+Installs what is missing into .venv, runs main.py (which makes the demo's videos and data set when they are not there),
+then eval.py on the last checkpoint, and says where the results are. Run it again to go on where it stopped.
+
+  --config=FILE[:VARIANT]    what to train                     default: configs/pretrain.py:demo
+  --workdir=DIR              where checkpoints and report go   default: runs/demo
+  --config.FIELD=VALUE       overrides one value, for example --config.total_steps=2000
+
+Relative paths are seen from the repository's root. PYTHON names the Python that .venv is made with (default: python3).
+USAGE
+}
+
+config=(--config=configs/pretrain.py:demo)
+workdir=
+arguments=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) usage; exit ;;
+    --workdir=*) workdir=${1#*=} ;;
+    --workdir) workdir=${2:?--workdir needs a folder}; shift ;;
+    --config=*) config=("$1") ;;
+    --config) config=("--config=${2:?--config needs a file}"); shift ;;
+    *) arguments+=("$1") ;;
+  esac
+  shift
+done
+workdir=${workdir:-runs/demo}
+
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+say "Pretraining into $workdir ..."
+.venv/bin/python main.py "${config[@]}" --workdir="$workdir" "${arguments[@]}"
+say "Evaluating the last checkpoint in $workdir ..."
+.venv/bin/python eval.py --config=configs/eval.py --workdir="$workdir"
+
+cat <<DONE
+
+Done in $((SECONDS / 60)) min $((SECONDS % 60)) s.
+  checkpoints  $workdir/checkpoints
+  evaluation   $(printf '%s\n' "$workdir"/eval/*.json | sort -V | tail -n 1)
+  report       $workdir/report/index.html   (opens in a browser)
+DONE

@@ -1,0 +1,87 @@
+"""A made-up evaluation with the demo's class names, for the tests of tables and pictures."""
+
+import numpy as np
+import pytest
+
+from avshare_jax.evaluation import linear_probe, retrieval
+
+CLASS_NAMES = tuple(
+    f"{shape}_{timbre}"
+    for shape, timbres in {
+        "disc": ("sine", "hollow"),
+        "square": ("hollow", "bell"),
+        "triangle": ("bell", "buzz"),
+        "cross": ("buzz", "sine"),
+    }.items()
+    for timbre in timbres
+)
+
+
+@pytest.fixture
+def class_names():
+    return CLASS_NAMES
+
+
+@pytest.fixture
+def made_up_scores():
+    """Pair scores (40, 40) in which the trained network knows the true pairs roughly."""
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(2, 40, 40))
+    return {"trained": noise[0] + 1.5 * np.eye(40), "random": noise[1]}
+
+
+@pytest.fixture
+def made_up_evaluation(made_up_scores):
+    def heldout(top1, pairs, loss):
+        heads = ("visual", "audio", "multimodal_visual", "multimodal_audio")
+        return {
+            **{f"mep/{head}_top1": top1 + 0.02 * place for place, head in enumerate(heads)},
+            **{f"mep/{head}_top1_of_batch": top1 / 3 for head in heads},
+            "mep/chance": 1 / 33,
+            "mep/chance_of_batch": 1 / 128,
+            "cpp/bos_accuracy": pairs,
+            "cpp/step_accuracy": pairs - 0.03,
+            "loss": loss,
+            "mep/loss": loss - 1.2,
+            "cpp/loss": 1.2,
+        }
+
+    random = np.random.default_rng(1)
+    train_labels, test_labels = random.integers(0, 8, 64), random.integers(0, 8, 40)
+    draw = {
+        count: {
+            layer: {modality: random.normal(size=(count, 3)) for modality in ("visual", "audio")}
+            for layer in ("cnn", "unimodal", "multimodal")
+        }
+        for count in (64, 40)
+    }
+    networks = ("trained", "random")
+    return {
+        "run": "pretrain_demo",
+        "step": 900,
+        "total_steps": 900,
+        "dataset": {"name": "demo", "num_train_videos": 64, "num_test_videos": 40, "class_names": list(CLASS_NAMES)},
+        "heldout": {
+            "num_videos": 32,
+            "batch_size": 16,
+            "trained": heldout(0.25, 0.75, 11.0),
+            "random": heldout(0.03, 0.5, 15.4),
+        },
+        "linear_probe": linear_probe.probe_networks(
+            {"inverse_regularization": 0.1, "max_iterations": 50},
+            CLASS_NAMES,
+            dict.fromkeys(networks, draw[64]),
+            train_labels,
+            dict.fromkeys(networks, draw[40]),
+            test_labels,
+        ),
+        "retrieval": retrieval.compare_networks(made_up_scores, np.arange(40) % 8),
+        "parameters": {
+            "visual_cnn": 235_000,
+            "audio_cnn": 64_000,
+            "tokens": 43_000,
+            "transformer_shared": 30_000,
+            "transformer_private": 82_000,
+            "transformer_unshared": 1_006_000,
+        },
+    }

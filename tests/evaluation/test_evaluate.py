@@ -1,0 +1,179 @@
+"""The whole evaluation on a microscopic network and made-up videos: files, counts, and sentences for mistakes."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from avshare_jax.evaluation import evaluate as evaluation
+from avshare_jax.evaluation.heldout import init_options
+from avshare_jax.settings import UserError, load_config_file
+from avshare_jax.training.checkpoints import Checkpoints, claim_workdir
+from avshare_jax.training.pretraining import Pretraining
+from avshare_jax.training.step import TrainState
+
+NUM_VIDEOS = {"train": 24, "test": 14}
+MICROSCOPIC = {
+    "visual_cnn": {
+        "width": 2,
+        "stage_sizes": (1,),
+        "temporal_kernels": (1,),
+        "stem_kernel": (1, 3, 3),
+        "stem_strides": (1, 2, 2),
+    },
+    "audio_cnn": {"width": 2, "stage_sizes": (1,), "separable_stages": 1, "stem_kernel": 3},
+    "hidden": 8,
+    "mlp": 8,
+    "heads": 2,
+    "layers": 1,
+    "rank": 4,
+    "dropout": 0.0,
+    "positions": 5,
+    "dtype": "float32",
+}
+
+
+def make_video(split, index):
+    random = np.random.default_rng((split == "test", index))
+    return {
+        "frames": random.integers(0, 256, (4, 2, 8, 8, 3), np.uint8),
+        "log_mel": random.normal(size=(4, 6, 5)).astype(np.float32),
+    }
+
+
+def stack(split, indices):
+    videos = [make_video(split, index) for index in indices]
+    return {name: np.stack([video[name] for video in videos]) for name in ("frames", "log_mel")}
+
+
+def fake_eval_batches(dataset, split, data_config, *, batch_size, max_videos=None):
+    count = min(NUM_VIDEOS[split], max_videos)
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, start + batch_size)
+        indices = np.minimum(rows, count - 1)
+        yield stack(split, indices) | {
+            "label": indices.astype(np.int32) % 8,
+            "video_id": [f"{split}/{index}" for index in indices],
+            "valid": rows < count,
+        }
+
+
+def fake_train_batches(dataset, data_config, *, seed, batch_size, start_step=0, **_):
+    while True:
+        yield stack("train", np.arange(batch_size))
+
+
+@pytest.fixture(scope="module")
+def run_config():
+    recipe = load_config_file("configs/pretrain.py:demo")
+    recipe.unlock()
+    recipe.model = ConfigDict(MICROSCOPIC)
+    recipe.objectives.num_negatives = 4
+    return recipe
+
+
+@pytest.fixture
+def config():
+    found = load_config_file("configs/eval.py")
+    found.update(batch_size=4, recalibration_batches=2, retrieval_gallery=10, sheet_videos=2)
+    found.probe.max_iterations = 20
+    return found
+
+
+@pytest.fixture
+def dataset(monkeypatch, class_names):
+    fake = SimpleNamespace(name="demo", fingerprint="f00d", class_names=class_names, num_videos=NUM_VIDEOS.__getitem__)
+    monkeypatch.setattr(evaluation, "open_dataset", lambda data_dir, name: fake)
+    monkeypatch.setattr(evaluation, "check_frontend", lambda dataset, frontend: None)
+    monkeypatch.setattr(evaluation, "eval_batches", fake_eval_batches)
+    monkeypatch.setattr(evaluation, "train_batches", fake_train_batches)
+    return fake
+
+
+@pytest.fixture(scope="module")
+def variables(run_config):
+    init = jax.jit(Pretraining(run_config).init, compiler_options=init_options())
+    return init(jax.random.key(run_config.seed), stack("train", range(4)))
+
+
+@pytest.fixture
+def workdir(tmp_path, run_config, variables, dataset):
+    """A run with one checkpoint, of step 7: its initial weights plus one percent."""
+    claim_workdir(tmp_path, run_config, {"name": dataset.name, "fingerprint": dataset.fingerprint})
+    state = TrainState(
+        step=jnp.int32(7),
+        params=jax.tree.map(lambda x: 1.01 * x, variables["params"]),
+        batch_stats=variables["batch_stats"],
+        opt_state=(),
+        skipped=jnp.int32(0),
+        skipped_in_a_row=jnp.int32(0),
+    )
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(state)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 7, "loss": 3.0}\n')
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_evaluation_of_a_run(config, workdir, dataset, capsys):
+    found = evaluation.evaluate(config, workdir)
+    assert json.loads((workdir / "eval" / "7.json").read_text()) == found
+    assert (workdir / "report" / "index.html").exists()
+    printed = capsys.readouterr().out
+    assert "trained" in printed and "random" in printed and "index.html" in printed
+
+    assert found["dataset"] | {"num_train_videos": 24, "num_test_videos": 14} == found["dataset"]
+    assert found["heldout"]["num_videos"] == 12  # Three full batches of four.
+    assert found["heldout"]["trained"]["mep/chance_of_batch"] == pytest.approx(1 / 16)
+    assert found["heldout"]["trained"]["loss"] != found["heldout"]["random"]["loss"]
+    assert found["linear_probe"]["num_test_videos"] == 14
+    assert set(found["linear_probe"]["targets"]) == {"class", "shape", "timbre"}
+    assert found["retrieval"]["num_videos"] == 10
+    for network in ("trained", "random"):
+        for direction in ("video_to_audio", "audio_to_video"):
+            assert found["retrieval"][network][direction]["recall@10"] == 1
+    parameters = found["parameters"]
+    assert parameters["transformer_unshared"] == 3 * (4 * (8 * 8 + 8) + 2 * (8 * 8 + 8) + 4 * 8)
+    assert all(count > 0 for count in parameters.values())
+
+
+def test_another_data_set_than_trained_on_is_a_sentence(config, workdir, dataset):
+    dataset.fingerprint = "beef"
+    with pytest.raises(UserError, match="f00d.*beef"):
+        evaluation.evaluate(config, workdir)
+
+
+def test_a_run_without_checkpoint_is_a_sentence(config, tmp_path, run_config, dataset):
+    claim_workdir(tmp_path, run_config, {"name": dataset.name, "fingerprint": dataset.fingerprint})
+    with pytest.raises(UserError, match="no checkpoint"):
+        evaluation.evaluate(config, tmp_path)
+
+
+def test_a_folder_without_run_is_a_sentence(config, tmp_path):
+    with pytest.raises(UserError, match="no run"):
+        evaluation.evaluate(config, tmp_path)
+
+
+def test_the_gallery_is_a_fixed_sample():
+    gallery = evaluation.choose_gallery(50, 20, seed=3)
+    assert len(set(gallery)) == 20 and np.all(np.diff(gallery) > 0) and gallery.max() < 50
+    np.testing.assert_array_equal(gallery, evaluation.choose_gallery(50, 20, seed=3))
+    assert evaluation.choose_gallery(5, 20, seed=3).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_pictures_are_those_of_the_gallery(dataset):
+    run = SimpleNamespace(
+        dataset=dataset, config=ConfigDict({"data": {"eval_split": "test"}}), batch_size=4, workdir=None
+    )
+    gallery = np.array([1, 5, 6, 13])
+    row = SimpleNamespace(query=3, sounds=[0], images=[3])
+    pictures = evaluation.read_pictures(run, gallery, [row], [f"caption{index}" for index in range(14)])
+    assert sorted(pictures) == [0, 3]
+    assert [pictures[place].caption for place in (0, 3)] == ["caption1", "caption13"]
+    video = make_video("test", 13)
+    np.testing.assert_array_equal(pictures[3].frames, video["frames"][:, 1])
+    np.testing.assert_array_equal(pictures[3].log_mel, np.concatenate(video["log_mel"]))

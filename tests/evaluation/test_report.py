@@ -1,0 +1,103 @@
+"""The report opens from disk: all that the page shows lies beside it."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+from etils import epath
+
+from avshare_jax.evaluation.plots import Picture
+from avshare_jax.evaluation.report import read_metrics, sheet_rows, write_report
+
+
+class Images(HTMLParser):
+    """Collects the sources of images and checks that elements are closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.sources, self.open = [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.sources.append(dict(attributes)["src"])
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def pictures():
+    random = np.random.default_rng(0)
+    return {
+        place: Picture(
+            random.integers(0, 256, (4, 16, 16, 3), np.uint8), random.normal(size=(40, 10)), f"class{place % 8}"
+        )
+        for place in range(40)
+    }
+
+
+@pytest.fixture
+def metrics(made_up_evaluation):
+    random = np.random.default_rng(0)
+    found = made_up_evaluation["heldout"]["trained"]
+    return [
+        {"step": step}
+        | {name: None if step == 40 else value * random.uniform(0.8, 1.2) for name, value in found.items()}
+        for step in range(20, 901, 20)
+    ]
+
+
+def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics, pictures):
+    sheet = sheet_rows(made_up_scores["trained"], [pictures[place].caption for place in range(40)], 3)
+    folder = epath.Path(tmp_path) / "run" / "report"
+    page = write_report(folder, made_up_evaluation, metrics, made_up_scores, sheet, pictures)
+    text = page.read_text()
+    found = Images()
+    found.feed(text)
+    assert found.open == []
+    assert sorted(found.sources) == sorted(path.name for path in folder.glob("*.png"))
+    assert len(found.sources) == 5
+    for source in found.sources:
+        height, width, _ = matplotlib.image.imread(str(folder / source)).shape
+        assert width > 1200 and height > 300
+    assert "http" not in text and str(tmp_path) not in text
+    assert re.search(r"<b>25\.0 %</b>", text)  # the weakest head of masked embedding prediction
+
+
+def test_a_run_without_labels_or_metrics_has_a_report_too(tmp_path, made_up_evaluation, made_up_scores, pictures):
+    sheet = sheet_rows(made_up_scores["trained"], [f"video{place}" for place in range(40)], 2)
+    evaluation = made_up_evaluation | {"linear_probe": None}
+    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures)
+    assert "probes.png" not in page.read_text()
+    assert not (tmp_path / "probes.png").exists()
+
+
+def test_names_are_escaped(tmp_path, made_up_evaluation, made_up_scores, pictures):
+    sheet = sheet_rows(made_up_scores["trained"], ["a"] * 40, 1)
+    evaluation = made_up_evaluation | {"run": "<script>"}
+    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures)
+    assert "<script>" not in page.read_text()
+
+
+def test_metrics_leave_out_a_line_that_is_being_written(tmp_path):
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    assert read_metrics(path) == []
+    path.write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n" + '{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_sheet_shows_the_first_video_of_each_class_and_its_best_matches():
+    scores = np.zeros((5, 5))
+    scores[2] = [1, 5, 2, 4, 3]
+    scores[:, 2] += [7, 8, 0, 6, 9]
+    rows = sheet_rows(scores, ["a", "a", "b", "b", "a"], 6)
+    assert [row.query for row in rows] == [0, 2]
+    assert rows[1].sounds == [1, 3]
+    assert rows[1].images == [4, 1]
+    assert (rows[1].sound_rank, rows[1].image_rank) == (4, 5)
+    assert len(sheet_rows(scores, ["a", "a", "b", "b", "a"], 1)) == 1

@@ -1,0 +1,57 @@
+"""Mistakes on the command line end in a sentence."""
+
+import pytest
+
+from avshare_jax import settings
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(variant="small"):
+    if variant not in ("small", "large"):
+        raise ValueError(f"no variant {variant!r}")
+    return ConfigDict({"steps": 1, "fast": True, "optimizer": {"learning_rate": 0.1, "b1": 0.9}})
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_correct_overrides_pass(config_file):
+    arguments = [f"--config={config_file}:large", "--config.optimizer.b1=0.5", "--noconfig.fast", "-config.steps", "3"]
+    settings.check_overrides(arguments, "none.py")
+    settings.check_overrides(["--config.steps=2", "--workdir=x"], config_file)
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [
+        ("--config.step=2", "steps"),
+        ("--config.optimizer.learning_rat=2", "optimizer.learning_rate"),
+        ("--config.optimiser.b1=2", "optimizer.b1"),
+        ("--config.learning_rate=2", "optimizer.learning_rate"),
+        ("--config.optimizer.lerning_rate", "optimizer.learning_rate"),
+    ],
+)
+def test_mistyped_field_names_the_nearest(config_file, argument, nearest):
+    with pytest.raises(settings.UserError, match=rf"no field '[\w.]+'; the nearest is '{nearest}'"):
+        settings.check_overrides([argument, "5"], config_file)
+
+
+def test_field_like_no_other_is_refused_without_a_guess(config_file):
+    with pytest.raises(settings.UserError, match=r"no field 'zzzzzz'\.$"):
+        settings.check_overrides(["--config.zzzzzz=1"], config_file)
+
+
+def test_missing_config_file_names_the_nearest(config_file):
+    with pytest.raises(settings.UserError, match=r"no config file '.*recipes.py'; the nearest is '.*recipe.py'"):
+        settings.check_overrides(["--config", config_file.replace("recipe", "recipes")], config_file)
+
+
+def test_unknown_variant_is_a_sentence(config_file):
+    with pytest.raises(settings.UserError, match="no variant 'medium'"):
+        settings.check_overrides([f"--config={config_file}:medium"], config_file)

@@ -1,0 +1,84 @@
+"""The loop: resuming, logging, and what happens where the loss is not finite, on a task that takes no time."""
+
+import json
+
+import pytest
+
+from avshare_jax.settings import UserError
+from avshare_jax.training import checkpoints, loop, mesh
+
+
+@pytest.fixture
+def train(linear_config, linear_task, step_batches):
+    """Trains the linear task; returns the logged lines as a list of dictionaries."""
+
+    def run(workdir, bad=(), **changes):
+        config = linear_config.copy_and_resolve_references()
+        config.update(changes)
+        identity = {"name": "lines", "fingerprint": "1"}
+        try:
+            loop.train(
+                config,
+                workdir,
+                task=linear_task,
+                make_batches=step_batches(bad),
+                dataset_identity=identity,
+                mesh=mesh.make_mesh(config.mesh),
+                shown_metrics=("largest_error",),
+            )
+        finally:
+            lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    return run
+
+
+def learned(lines):
+    """Drops what depends on the clock."""
+    return [{k: v for k, v in line.items() if not k.endswith(("per_second", "share", "eta_seconds"))} for line in lines]
+
+
+def test_loss_falls_and_each_step_is_logged_once(train, tmp_path, capsys):
+    lines = train(tmp_path, total_steps=200)
+    assert [line["step"] for line in lines] == list(range(1, 201))
+    assert lines[-1]["loss"] < 0.05 * lines[0]["loss"]
+    assert checkpoints.latest_step(tmp_path) == 200
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    output = capsys.readouterr().out
+    assert "step 200/200  loss" in output and "largest_error" in output and "ETA 0s" in output
+
+
+def test_interrupted_run_goes_on_with_identical_numbers(train, tmp_path):
+    whole = train(tmp_path / "whole")
+    # Ends after step 7, whose checkpoint was not due; the lines of steps 5 to 7 are written a second time.
+    with pytest.raises(UserError):
+        train(tmp_path / "parts", bad=(5, 6), max_nonfinite_steps=2)
+    assert checkpoints.latest_step(tmp_path / "parts") == 4
+    assert learned(train(tmp_path / "parts")) == learned(whole)
+    assert checkpoints.latest_step(tmp_path / "parts") == 8
+
+
+def test_finished_run_does_nothing(train, tmp_path, capsys):
+    before = train(tmp_path)
+    assert train(tmp_path) == before
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_not_finite_step_is_skipped_counted_and_reported(train, tmp_path, capsys):
+    lines = train(tmp_path, bad=(2, 5))
+    assert [line["skipped"] for line in lines] == [0, 0, 1, 1, 1, 2, 2, 2]
+    assert [line["loss"] is None for line in lines] == [step in (2, 5) for step in range(8)]
+    assert "step 3: the loss or its gradient is not finite" in capsys.readouterr().out
+
+
+def test_run_ends_after_too_many_not_finite_steps_in_a_row(train, tmp_path):
+    with pytest.raises(UserError, match=r"not finite for 3 steps in a row, up to step 7.*learning_rate"):
+        train(tmp_path, bad=(1, 4, 5, 6))
+    # What came before is not lost, and the bad steps changed nothing.
+    assert checkpoints.latest_step(tmp_path) == 4
+
+
+def test_checkpoints_are_kept_as_configured(train, tmp_path):
+    train(tmp_path, total_steps=11, checkpoint_every=3)
+    steps = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert steps == {9, 11}
