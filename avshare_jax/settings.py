@@ -97,6 +97,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow only writes summaries here; left on, oneDNN announces itself.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # Grain's workers leave their last batches' shared memory to Python's tracker, which frees it with a warning.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     logging.set_verbosity(logging.ERROR)
     for name in ("absl", "orbax", "jax", "tensorflow"):
         python_logging.getLogger(name).setLevel(python_logging.ERROR)

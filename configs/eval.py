@@ -16,8 +16,11 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "batch_size": 16,  # videos; MEP chooses among the clips of a batch, so its chance level depends on this
             "max_videos": 2000,  # of each split
-            "data": {"data_dir": config_dict.placeholder(str)},  # None: where the run found its data
-            "recalibration_batches": 12,  # training batches that give the fresh network its BatchNorm statistics
+            "data": {
+                "data_dir": config_dict.placeholder(str),  # None: where the run found its data
+                "num_workers": 0,  # Threads: to start processes for each pass over a small data set takes longer.
+            },
+            "recalibration_batches": 8,  # training batches that give the fresh network its BatchNorm statistics
             # Multinomial logistic regression; C is the inverse of the L2 penalty (scikit-learn's convention).
             "probe": {"inverse_regularization": 0.1, "max_iterations": 300},
             "retrieval_gallery": 200,  # test videos; every image is scored against every sound: gallery^2 pairs

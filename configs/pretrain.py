@@ -87,7 +87,7 @@ def demo() -> ConfigDict:
     config.name = "pretrain_demo"
     config.batch_size = 16
     config.total_steps = 900
-    config.demo = ConfigDict({"videos_dir": "data/demo_videos", "num_train": 1200, "num_test": 396, "seed": 0})
+    config.demo = ConfigDict({"videos_dir": "data/demo_videos", "num_train": 1200, "num_test": 400, "seed": 0})
     config.data.update(
         name="demo",
         frontend=ConfigDict(
@@ -102,10 +102,13 @@ def demo() -> ConfigDict:
         crop=40,
         num_workers=1,
     )
+    # The paper's masks are the same for all clips of a video. On the demo's plain sounds, recognizing the mask is the
+    # easiest way to tell a video's own clips from negatives: 18 % top-1 in training, chance without augmentation.
+    config.augment.update(frequency_mask=0.0, time_mask=0.0)
     config.model = sizes.tiny()
     config.objectives.mask_fraction = 0.25
     config.objectives.num_negatives = 32
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 3e-3
     config.log_every = 20
     config.checkpoint_every = 300
     return config

@@ -15,6 +15,8 @@ import simplejpeg
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.records import write_dataset
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 FRONTEND = FrontEnd(fps=4.0, short_side=20, sample_rate=1_000, n_fft=100, hop_length=50, mels=16)
 OVERRIDES = {
@@ -26,7 +28,7 @@ OVERRIDES = {
     "data.min_short_side": 16,
     "data.max_short_side": 20,
     "data.crop": 16,
-    "data.num_workers": 0,
+    "data.num_workers": 0,  # the killed run gets one
     **{f"data.frontend.{name}": value for name, value in vars(FRONTEND).items()},
     "model.hidden": 16,
     "model.mlp": 32,
@@ -92,7 +94,11 @@ def start(folder, workdir, **changes):
 
 
 def finish(process):
-    output, errors = process.communicate(timeout=300)
+    """Waits for a process, far longer than it should take; returns its exit code, output and errors."""
+    try:
+        output, errors = process.communicate(timeout=900)
+    finally:
+        process.kill()
     return process.returncode, output, errors
 
 
@@ -121,7 +127,8 @@ def test_run_says_its_plan_trains_and_says_how_to_evaluate(whole_run, folder):
 
 
 def test_killed_run_resumes_with_bit_identical_losses(whole_run, folder):
-    process = start(folder, "killed")
+    # Its worker reads the same batches, and must not outlive it: then the pipes would stay open and finish would fail.
+    process = start(folder, "killed", data__num_workers=1)
     while not (folder / "killed" / "checkpoints" / "20").exists():
         assert process.poll() is None
         time.sleep(0.01)

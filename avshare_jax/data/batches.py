@@ -6,7 +6,10 @@ a step needs nothing else.
 """
 
 import dataclasses
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -275,7 +278,7 @@ def _read(elements: grain.MapDataset, rows: int, data_config: Any) -> Iterator[B
     batches = elements.batch(rows).to_iter_dataset(options)
     if workers:
         buffers = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, -(-ahead // workers)))
-        batches = batches.mp_prefetch(buffers, worker_init_fn=_use_one_thread)
+        batches = batches.mp_prefetch(buffers, worker_init_fn=_set_up_worker)
     iterator = iter(batches)
     try:
         yield from iterator
@@ -283,6 +286,14 @@ def _read(elements: grain.MapDataset, rows: int, data_config: Any) -> Iterator[B
         iterator.close()
 
 
-def _use_one_thread(worker_index: int, worker_count: int) -> None:
-    """Keeps OpenCV's threads of all workers from competing for the cores."""
+def _set_up_worker(worker_index: int, worker_count: int) -> None:
+    """Keeps the workers from competing for the cores, and from outliving a killed training process."""
     cv2.setNumThreads(1)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

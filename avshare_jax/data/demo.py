@@ -2,7 +2,7 @@
 
 An object of one of several shapes bounces off the walls among silent distractors and sounds, with a timbre of its own,
 at every impact. Size sets the pitch, the speed of the impact the loudness. The class is (shape, timbre): every shape
-occurs with two timbres and every timbre with two shapes, so either modality alone can reach 50 % and only both reach
+occurs with three timbres and every timbre with three shapes, so either modality alone can reach a third and only both
 100 %. Each second is a new shot: position, motion, colors, background and distractors are drawn again, so that nothing
 but shape, size and timbre persists through a video.
 """
@@ -24,7 +24,7 @@ PIXELS = 80
 SAMPLE_RATE = 16_000
 SHAPES = ("disc", "square", "triangle", "cross", "bar", "ring")
 TIMBRES = ("full", "hollow", "bell", "organ", "chord", "plate")
-CLASSES = tuple((index, timbre % len(TIMBRES)) for index in range(len(SHAPES)) for timbre in (index, index + 1))
+CLASSES = tuple((index, timbre % len(TIMBRES)) for index in range(len(SHAPES)) for timbre in range(index, index + 3))
 SPLITS = ("train", "test")
 POLYGONS = {  # Corners in units of the object's radius.
     "square": [[(-0.75, -0.75), (0.75, -0.75), (0.75, 0.75), (-0.75, 0.75)]],
@@ -68,7 +68,7 @@ def render_video(seed: tuple[int, ...], class_index: int) -> tuple[np.ndarray, n
     rng = np.random.default_rng(seed)
     shape, timbre = CLASSES[class_index]
     size = rng.uniform(0.0, 1.0)
-    radius = PIXELS * (0.15 + 0.09 * size)
+    radius = PIXELS * (0.12 + 0.13 * size)
     frames, impacts = [], []
     for second in range(SECONDS):
         path, hits = bounce(rng, radius)
@@ -105,10 +105,10 @@ def bounce(rng: np.random.Generator, radius: float) -> tuple[np.ndarray, list[Im
 
 def draw_shot(rng: np.random.Generator, shape: str, radius: float, centers: np.ndarray) -> np.ndarray:
     """Draws one second: dark background, distractors that drift in silence, the object; (16, 80, 80, 3) uint8."""
-    corners = rng.uniform(0, 90, (2, 2, 3)).astype(np.float32)
+    corners = rng.uniform(0, 70, (2, 2, 3)).astype(np.float32)
     background = cv2.resize(corners, (PIXELS, PIXELS), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-    color = rng.uniform(130, 255, 3)
-    count = rng.integers(4, 11)
+    color = rng.uniform(150, 255, 3)
+    count = rng.integers(2, 7)
     places, drift = rng.uniform(0, PIXELS, (count, 2)), rng.uniform(-0.5, 0.5, (count, 2)) * PIXELS
     colors, triangles = rng.uniform(90, 255, (count, 3)), rng.uniform(-1, 1, (count, 3, 2)) * PIXELS * 0.08
     frames = []
@@ -138,7 +138,7 @@ def draw_object(frame: np.ndarray, shape: str, center: np.ndarray, radius: float
 
 def synthesize(rng: np.random.Generator, timbre: str, pitch: float, impacts: list[Impact]) -> np.ndarray:
     """Adds one decaying sound per impact to a noise floor; (128000,) float32 within [-1, 1]."""
-    level = np.repeat(10 ** rng.uniform(-3.5, -2.0, SECONDS), SAMPLE_RATE)
+    level = np.repeat(10 ** rng.uniform(-3.0, -1.9, SECONDS), SAMPLE_RATE)
     waveform = level * rng.standard_normal(SECONDS * SAMPLE_RATE)
     time = np.arange(int(0.25 * SAMPLE_RATE)) / SAMPLE_RATE
     attack = np.minimum(1.0, time / 0.004)

@@ -1,6 +1,6 @@
 """Evaluates a run's last checkpoint beside the same network with its initial weights, and writes the report."""
 
-import copy
+import contextlib
 import itertools
 import json
 import time
@@ -49,12 +49,27 @@ class Run:
     batch_size: int
 
     def batches(self, split: str) -> Iterator[Batch]:
-        """Yields every evaluated video of "train" or "test" once, and prints the progress."""
+        """Yields every evaluated video of "train" or "test" once; those that lack image or sound are not `valid`."""
         data, count = self.config.data, self.num_videos[split]
         name = {"train": data.train_split, "test": data.eval_split}[split]
-        return with_progress(
-            eval_batches(self.dataset, name, data, batch_size=self.batch_size, max_videos=count), count, split
-        )
+        batches = eval_batches(self.dataset, name, data, batch_size=self.batch_size, max_videos=count)
+        for batch in with_progress(batches, count, f"{split} videos"):
+            yield batch | {"valid": batch["valid"] & batch["has_video"] & batch["has_audio"]}
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The test videos that retrieval searches.
+
+    Attributes:
+      video_ids: of the G videos.
+      captions: class name of each, or its id if it has no class.
+      scores: "trained" and "random" → (G, G) pair scores, row = image track, column = sound track.
+    """
+
+    video_ids: list[str]
+    captions: list[str]
+    scores: dict[str, np.ndarray]
 
 
 def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
@@ -76,19 +91,40 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         f"{run.num_videos['test']} test videos), beside the network with its initial weights.",
         flush=True,
     )
-    task = Pretraining(run.config)
-    networks = load_networks(run, task, config.recalibration_batches)
-    print("Held-out objectives:", flush=True)
-    heldout, num_heldout = heldout_metrics(task, networks, run.batches("test"), jax.random.key(config.seed))
-    print("Features:", flush=True)
-    encoders = {name: encoder_variables(variables) for name, variables in networks.items()}
-    encode = jit_encoder(partial(models.build(run.config.model).apply, train=False))
-    train_features, train_labels, _ = extract(encode, encoders, run.batches("train"))
-    test_features, test_labels, test_ids = extract(encode, encoders, run.batches("test"), keep_tokens=True)
-    print("Linear probes and retrieval ...", flush=True)
-    gallery = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
-    scores = score_gallery(task, networks, test_features, gallery)
+    evaluation, gallery = measure(config, run)
+    path = run.workdir / "eval" / f"{run.step}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(evaluation, indent=2) + "\n")
+    with stage("report"):
+        sheet = report.sheet_rows(gallery.scores["trained"], gallery.captions, config.sheet_videos)
+        pictures = read_pictures(run, gallery, sheet)
+        metrics = report.read_metrics(run.workdir / "metrics.jsonl")
+        page = report.write_report(run.workdir / "report", evaluation, metrics, gallery.scores, sheet, pictures)
+    print(f"\n{format_table(summary(evaluation))}\n\nAll measures: {path}\nReport: {page}")
+    return evaluation
 
+
+def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery]:
+    """Runs both networks over the data; returns all measures (plain values) and the gallery of retrieval."""
+    task = Pretraining(run.config)
+    with stage("networks"):
+        networks = load_networks(run, task, config.recalibration_batches)
+    with stage("held-out objectives"):
+        heldout, num_heldout = heldout_metrics(task, networks, run.batches("test"), jax.random.key(config.seed))
+    with stage("features"):
+        encoders = {name: encoder_variables(variables) for name, variables in networks.items()}
+        encode = jit_encoder(partial(models.build(run.config.model).apply, train=False))
+        train, train_labels, _ = extract(encode, encoders, run.batches("train"))
+        test, test_labels, test_ids = extract(encode, encoders, run.batches("test"), keep_tokens=True)
+    with stage("retrieval"):
+        places = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
+        scores = score_gallery(task, networks, test, places)
+    with stage("linear probes"):
+        pooled = [{name: features.pooled for name, features in split.items()} for split in (train, test)]
+        probes = linear_probe.probe_networks(
+            config.probe, run.dataset.class_names, pooled[0], train_labels, pooled[1], test_labels
+        )
+    captions = caption_videos(test_ids, test_labels, run.dataset.class_names)
     evaluation = {
         "run": run.config.name,
         "step": run.step,
@@ -97,30 +133,15 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             "name": run.dataset.name,
             "fingerprint": run.dataset.fingerprint,
             "class_names": list(run.dataset.class_names),
-            **{f"num_{split}_videos": count for split, count in run.num_videos.items()},
+            "num_train_videos": len(train_labels),
+            "num_test_videos": len(test_labels),
         },
         "heldout": {"num_videos": num_heldout, "batch_size": run.batch_size, **heldout},
-        "linear_probe": linear_probe.probe_networks(
-            config.probe,
-            run.dataset.class_names,
-            {name: features.pooled for name, features in train_features.items()},
-            train_labels,
-            {name: features.pooled for name, features in test_features.items()},
-            test_labels,
-        ),
-        "retrieval": retrieval.compare_networks(scores, test_labels[gallery]),
+        "linear_probe": probes,
+        "retrieval": retrieval.compare_networks(scores, test_labels[places]),
         "parameters": count_parameters(networks["trained"]["params"]["network"], run.config.model),
     }
-    path = run.workdir / "eval" / f"{run.step}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(evaluation, indent=2) + "\n")
-    captions = caption_videos(test_ids, test_labels, run.dataset.class_names)
-    sheet = report.sheet_rows(scores["trained"], [captions[index] for index in gallery], config.sheet_videos)
-    metrics = report.read_metrics(run.workdir / "metrics.jsonl")
-    pictures = read_pictures(run, gallery, sheet, captions)
-    page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures)
-    print(f"\n{format_table(summary(evaluation))}\n\nAll figures: {path}\nReport: {page}")
-    return evaluation
+    return evaluation, Gallery([test_ids[i] for i in places], [captions[i] for i in places], scores)
 
 
 def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
@@ -132,6 +153,7 @@ def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
         raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")
     if config.data.data_dir is not None:
         run_config.data.data_dir = config.data.data_dir
+    run_config.data.num_workers = config.data.num_workers
     dataset = open_dataset(run_config.data.data_dir, run_config.data.name)
     check_frontend(dataset, run_config.data.frontend)
     trained_on = json.loads((workdir / "dataset.json").read_text())["fingerprint"]
@@ -155,9 +177,7 @@ def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> di
 
     Of the initial network BatchNorm's statistics are measured on training batches, see `fresh_variables`.
     """
-    data = copy.deepcopy(run.config.data)
-    data.num_workers = 0  # Starting worker processes takes longer than reading these few batches.
-    batches = train_batches(run.dataset, data, seed=run.config.seed, batch_size=run.batch_size)
+    batches = train_batches(run.dataset, run.config.data, seed=run.config.seed, batch_size=run.batch_size)
     first = itertools.islice(batches, recalibration_batches)
     random = fresh_variables(task, jax.random.key(run.config.seed), first)
     # Both in the same place, or all that runs on them would be compiled twice.
@@ -211,26 +231,30 @@ def caption_videos(video_ids: list[str], labels: np.ndarray, class_names: tuple[
     return [class_names[label] if label >= 0 else video_id for video_id, label in zip(video_ids, labels, strict=True)]
 
 
-def read_pictures(
-    run: Run, gallery: np.ndarray, sheet: list[plots.SheetRow], captions: list[str]
-) -> dict[int, plots.Picture]:
+def read_pictures(run: Run, gallery: Gallery, sheet: list[plots.SheetRow]) -> dict[int, plots.Picture]:
     """Reads once more the videos that the sheet shows; keys are places in the gallery, as in its rows."""
-    wanted = {int(gallery[place]): place for row in sheet for place in (row.query, *row.sounds, *row.images)}
-    batches = eval_batches(
-        run.dataset,
-        run.config.data.eval_split,
-        run.config.data,
-        batch_size=run.batch_size,
-        max_videos=max(wanted) + 1,
-    )
-    pictures = {}
-    videos = ((frames, mel) for batch in batches for frames, mel in zip(batch["frames"], batch["log_mel"], strict=True))
-    for index, (frames, log_mel) in enumerate(videos):
-        if index in wanted:
-            clips = np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int)
-            shown = frames[clips, frames.shape[1] // 2]
-            pictures[wanted[index]] = plots.Picture(shown, np.concatenate(list(log_mel)), captions[index])
+    places = {place for row in sheet for place in (row.query, *row.sounds, *row.images)}
+    wanted = {gallery.video_ids[place]: place for place in places}
+    pictures: dict[int, plots.Picture] = {}
+    for batch in run.batches("test"):
+        for video_id, frames, log_mel in zip(batch["video_id"], batch["frames"], batch["log_mel"], strict=True):
+            if video_id in wanted:
+                clips = np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int)
+                shown = frames[clips, frames.shape[1] // 2]
+                place = wanted[video_id]
+                pictures[place] = plots.Picture(shown, np.concatenate(list(log_mel)), gallery.captions[place])
+        if len(pictures) == len(wanted):
+            break
     return pictures
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Prints the name of a part of the evaluation, and at its end how long it took."""
+    print(f"{name} ...", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"  took {time.monotonic() - start:.1f} s", flush=True)
 
 
 def with_progress(batches: Iterable[Batch], num_videos: int, what: str, every: float = 5.0) -> Iterator[Batch]:
@@ -239,10 +263,10 @@ def with_progress(batches: Iterable[Batch], num_videos: int, what: str, every: f
     done = 0
     for batch in batches:
         yield batch
-        done += int(np.sum(batch["valid"]))
+        done = min(done + len(batch["valid"]), num_videos)
         now = time.monotonic()
         if now - last >= every and done < num_videos:
-            left = (now - start) / done * (num_videos - done)
-            print(f"  {what}: {done}/{num_videos} videos, {left:.0f} s left", flush=True)
+            print(
+                f"  {done} of {num_videos} {what}, {(now - start) / done * (num_videos - done):.0f} s left", flush=True
+            )
             last = now
-    print(f"  {what}: {done} videos in {time.monotonic() - start:.1f} s", flush=True)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avshare_jax.settings import UserError
+
 LAYERS = ("cnn", "unimodal", "multimodal")
 MODALITIES = ("visual", "audio")
 
@@ -87,7 +89,7 @@ def extract(
       The features by network name, the labels (N,) int32 (-1: none), and the N video ids.
 
     Raises:
-      ValueError: no video came, or a network gave values that are not finite.
+      UserError: no video came, or a network gave values that are not finite.
     """
     rows: dict[str, list[Any]] = {name: [] for name in networks}
     labels: list[np.ndarray] = []
@@ -103,9 +105,9 @@ def extract(
         labels.append(np.asarray(batch["label"])[valid])
         video_ids += [video_id for video_id, keep in zip(batch["video_id"], valid, strict=True) if keep]
     if not video_ids:
-        raise ValueError("There is no video to extract features from: the split is empty.")
+        raise UserError("There is no video to extract features from: the split is empty.")
     features = {name: Features(**jax.tree.map(lambda *x: np.concatenate(x), *rows[name])) for name in networks}
     for name, found in features.items():
         if not all(np.isfinite(x).all() for x in jax.tree.leaves(found.pooled)):
-            raise ValueError(f"The {name} network gives features that are not finite: this checkpoint has diverged.")
+            raise UserError(f"The {name} network gives features that are not finite: this checkpoint has diverged.")
     return features, np.concatenate(labels).astype(np.int32), video_ids

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avshare_jax.settings import UserError
+
 Variables = Mapping[str, Any]
 Batch = dict[str, Any]
 
@@ -41,7 +43,7 @@ def heldout_metrics(
       name → metric → mean over batches ("loss" is the total), and the number of videos they were measured on.
 
     Raises:
-      ValueError: There is no full batch.
+      UserError: There is no full batch.
     """
 
     @jax.jit
@@ -55,12 +57,15 @@ def heldout_metrics(
         if not np.all(batch["valid"]):
             continue
         inputs = {name: batch[name] for name in ("frames", "log_mel")}
-        for name, variables in networks.items():
-            rows[name].append(measure(variables, inputs, jax.random.fold_in(key, number)))
+        batch_key = jax.random.fold_in(key, number)
+        # All networks are dispatched before the first result is waited for; no further batch is read meanwhile.
+        pending = {name: measure(variables, inputs, batch_key) for name, variables in networks.items()}
+        for name, metrics in pending.items():
+            rows[name].append(jax.device_get(metrics))
         num_videos += len(batch["valid"])
     if not num_videos:
-        raise ValueError("There is no full batch of held-out videos: use a smaller batch_size.")
-    means = {name: jax.tree.map(lambda *x: float(np.mean(jax.device_get(x))), *found) for name, found in rows.items()}
+        raise UserError("There is no full batch of held-out videos: use a smaller batch_size.")
+    means = {name: jax.tree.map(lambda *x: float(np.mean(x)), *found) for name, found in rows.items()}
     return means, num_videos
 
 
@@ -85,20 +90,21 @@ def fresh_variables(task: Task, key: jax.Array, batches: Iterable[Batch]) -> Var
     def update(variables: Variables, batch: Batch, key: jax.Array) -> Any:
         return task.loss(variables, batch, key, train=True)[1][1]
 
-    params = from_zeros = from_ones = None
-    for number, batch in enumerate(batches):
+    variables: dict[str, Any] = {}
+    for count, batch in enumerate(batches, start=1):
         inputs = {name: batch[name] for name in ("frames", "log_mel")}
-        if params is None:
-            variables = jax.jit(task.init, compiler_options=init_options())(key, inputs)
-            params = variables["params"]
-            from_zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-            from_ones = jax.tree.map(jnp.ones_like, variables["batch_stats"])
-        batch_key = jax.random.fold_in(key, number)
-        from_zeros = update({"params": params, "batch_stats": from_zeros}, inputs, batch_key)
-        from_ones = update({"params": params, "batch_stats": from_ones}, inputs, batch_key)
-    # Both averages hold the batches with the same weights, and their starting value with the rest: their difference.
-    batch_stats = jax.tree.map(lambda zero, one: zero / (1 - (one - zero)), from_zeros, from_ones)
-    return {"params": params, "batch_stats": batch_stats}
+        batch_key = jax.random.fold_in(key, count)
+        if not variables:
+            variables = dict(jax.jit(task.init, compiler_options=init_options())(key, inputs))
+            ones = variables | {"batch_stats": jax.tree.map(jnp.ones_like, variables["batch_stats"])}
+            variables["batch_stats"] = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+            from_ones = update(ones, inputs, batch_key)
+        variables["batch_stats"] = update(variables, inputs, batch_key)
+        if count == 1:
+            # What a single update keeps of the old value, which each batch after it keeps of the batches before.
+            kept = jax.tree.map(jnp.subtract, from_ones, variables["batch_stats"])
+    batch_stats = jax.tree.map(lambda total, kept: total / (1 - kept**count), variables["batch_stats"], kept)
+    return {"params": variables["params"], "batch_stats": batch_stats}
 
 
 def init_options() -> dict[str, Any] | None:

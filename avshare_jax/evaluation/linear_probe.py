@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 PARTS = ("visual", "audio", "both")
 
@@ -40,10 +41,9 @@ def probe_accuracy(
     Returns:
       The share of test videos whose label is predicted, 0..1.
     """
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(C=inverse_regularization, max_iter=max_iterations, tol=1e-3)
-    )
-    with warnings.catch_warnings():
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_regularization, max_iter=max_iterations))
+    # Problems this small take many times longer when several threads share them.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier.fit(train_features, train_labels)
     return float(np.mean(classifier.predict(test_features) == test_labels))

@@ -32,9 +32,9 @@ def tiny() -> ConfigDict:
     return ConfigDict(
         {
             "visual_cnn": {
-                "width": 16,
+                "width": 12,
                 "stage_sizes": (1, 1, 1),
-                "temporal_kernels": (1, 3, 3),
+                "temporal_kernels": (1, 1, 3),
                 "stem_kernel": (1, 5, 5),
                 "stem_strides": (1, 2, 2),
             },

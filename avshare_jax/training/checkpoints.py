@@ -49,9 +49,19 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**_items(state, ocp.args.StandardSave)), force=True)
 
     def restore(self, abstract_state: TrainState) -> TrainState:
-        """Restores the last complete checkpoint to the shapes, dtypes and shardings of `abstract_state`."""
-        items = _items(abstract_state, ocp.args.StandardRestore)
-        restored = self._manager.restore(self.latest_step(), args=ocp.args.Composite(**items))
+        """Restores the last complete checkpoint to the shapes, dtypes and shardings of `abstract_state`.
+
+        Raises:
+          UserError: its arrays are not those of the state.
+        """
+        step, items = self.latest_step(), _items(abstract_state, ocp.args.StandardRestore)
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except ValueError as error:
+            raise UserError(
+                f"The checkpoint of step {step} in {self._manager.directory} does not fit the network, which another "
+                f"version of this program may have made: choose another --workdir. ({str(error).splitlines()[0]})"
+            ) from error
         return TrainState(**restored["variables"], **restored["trainer"])
 
 

@@ -1,7 +1,8 @@
 """The training loop: restore or initialize, then step, log, next batch, checkpoint, until the last step."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ def train(
     workdir: epath.PathLike,
     *,
     task: Task,
-    make_batches: Callable[[int], Iterator[dict[str, np.ndarray]]],
+    make_batches: Callable[[int], Generator[dict[str, np.ndarray]]],
     dataset_identity: Mapping[str, Any],
     mesh: Mesh,
     shown_metrics: Sequence[str] = (),
@@ -40,7 +41,8 @@ def train(
         `checkpoint_every`, `checkpoints_kept`, `max_nonfinite_steps`.
       workdir: gets config.json, dataset.json, metrics.jsonl, checkpoints/ and tensorboard/.
       task: what is trained.
-      make_batches: takes the step to start at; yields this process's rows (B / processes, ...) of each step's batch.
+      make_batches: takes the step to start at; gives a generator of this process's rows (B / processes, ...) of
+        each step's batch.
       dataset_identity: `name` and `fingerprint` of the data set.
       mesh: from `make_mesh`.
       shown_metrics: names of metrics that the console shows beside the loss.
@@ -56,26 +58,39 @@ def train(
             return
         if start_step:
             print(f"Resuming from the checkpoint of step {start_step}.", flush=True)
-        batches = make_batches(start_step)
-        batch = shard_batch(next(batches), mesh)
-        state, train_step = prepare(config, task, mesh, batch, checkpoints)
+        with closing(make_batches(start_step)) as batches:
+            batch = shard_batch(next(batches), mesh)
+            state, train_step = prepare(config, task, mesh, batch, checkpoints)
+            with Reporter(config, workdir, start_step, shown_metrics) as reporter:
+                take_steps(config, state, batch, train_step, batches, mesh, reporter, checkpoints)
 
-        pending = None
-        with Reporter(config, workdir, start_step, shown_metrics) as reporter:
-            for step in range(start_step + 1, config.total_steps + 1):
-                # Dispatch first: while the devices compute this step, the host reports the step before, which is
-                # done, and takes the next batch. Nothing here waits for the step just dispatched.
-                state, metrics = train_step(state, batch)
-                if pending:
-                    reporter.report(*pending)
-                pending = (step, metrics)
-                if step < config.total_steps:
-                    batch = shard_batch(reporter.progress.next(batches), mesh)
-                if step % config.checkpoint_every == 0 or step == config.total_steps:
-                    # The line of this step comes before its checkpoint: a resumed run would not write it again.
-                    reporter.report(*pending)
-                    pending = None
-                    checkpoints.save(state)
+
+def take_steps(
+    config: ConfigDict,
+    state: TrainState,
+    batch: Batch,
+    train_step: StepFunction,
+    batches: Iterator[dict[str, np.ndarray]],
+    mesh: Mesh,
+    reporter: Reporter,
+    checkpoints: Checkpoints,
+) -> None:
+    """Takes all steps after `state`, whose first batch is `batch`."""
+    pending = None
+    for step in range(int(state.step) + 1, config.total_steps + 1):
+        # Dispatch first: while the devices compute this step, the host reports the step before, which is done, and
+        # takes the next batch. Nothing here waits for the step just dispatched.
+        state, metrics = train_step(state, batch)
+        if pending:
+            reporter.report(*pending)
+        pending = (step, metrics)
+        if step < config.total_steps:
+            batch = shard_batch(reporter.progress.next(batches), mesh)
+        if step % config.checkpoint_every == 0 or step == config.total_steps:
+            # The line of this step comes before its checkpoint: a resumed run would not write it again.
+            reporter.report(*pending)
+            pending = None
+            checkpoints.save(state)
 
 
 def prepare(

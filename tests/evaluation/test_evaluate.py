@@ -17,6 +17,7 @@ from avshare_jax.training.pretraining import Pretraining
 from avshare_jax.training.step import TrainState
 
 NUM_VIDEOS = {"train": 24, "test": 14}
+SILENT = {"test": 5}  # one video without sound
 MICROSCOPIC = {
     "visual_cnn": {
         "width": 2,
@@ -59,6 +60,8 @@ def fake_eval_batches(dataset, split, data_config, *, batch_size, max_videos=Non
             "label": indices.astype(np.int32) % 8,
             "video_id": [f"{split}/{index}" for index in indices],
             "valid": rows < count,
+            "has_video": np.ones(batch_size, bool),
+            "has_audio": indices != SILENT.get(split),
         }
 
 
@@ -126,11 +129,11 @@ def test_evaluation_of_a_run(config, workdir, dataset, capsys):
     printed = capsys.readouterr().out
     assert "trained" in printed and "random" in printed and "index.html" in printed
 
-    assert found["dataset"] | {"num_train_videos": 24, "num_test_videos": 14} == found["dataset"]
-    assert found["heldout"]["num_videos"] == 12  # Three full batches of four.
+    assert found["dataset"] | {"num_train_videos": 24, "num_test_videos": 13} == found["dataset"]
+    assert found["heldout"]["num_videos"] == 8  # Two batches of four are whole.
     assert found["heldout"]["trained"]["mep/chance_of_batch"] == pytest.approx(1 / 16)
     assert found["heldout"]["trained"]["loss"] != found["heldout"]["random"]["loss"]
-    assert found["linear_probe"]["num_test_videos"] == 14
+    assert found["linear_probe"]["num_test_videos"] == 13
     assert set(found["linear_probe"]["targets"]) == {"class", "shape", "timbre"}
     assert found["retrieval"]["num_videos"] == 10
     for network in ("trained", "random"):
@@ -166,14 +169,12 @@ def test_the_gallery_is_a_fixed_sample():
 
 
 def test_pictures_are_those_of_the_gallery(dataset):
-    run = SimpleNamespace(
-        dataset=dataset, config=ConfigDict({"data": {"eval_split": "test"}}), batch_size=4, workdir=None
-    )
-    gallery = np.array([1, 5, 6, 13])
+    data = ConfigDict({"data": {"eval_split": "test", "train_split": "train"}})
+    run = evaluation.Run(data, None, 7, dataset, NUM_VIDEOS, batch_size=4)
+    gallery = evaluation.Gallery(["test/1", "test/6", "test/8", "test/13"], ["a", "b", "c", "d"], {})
     row = SimpleNamespace(query=3, sounds=[0], images=[3])
-    pictures = evaluation.read_pictures(run, gallery, [row], [f"caption{index}" for index in range(14)])
-    assert sorted(pictures) == [0, 3]
-    assert [pictures[place].caption for place in (0, 3)] == ["caption1", "caption13"]
+    pictures = evaluation.read_pictures(run, gallery, [row])
+    assert {place: picture.caption for place, picture in pictures.items()} == {0: "a", 3: "d"}
     video = make_video("test", 13)
     np.testing.assert_array_equal(pictures[3].frames, video["frames"][:, 1])
     np.testing.assert_array_equal(pictures[3].log_mel, np.concatenate(video["log_mel"]))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from avshare_jax.evaluation import features
+from avshare_jax.settings import UserError
 
 
 def apply(variables, batch):
@@ -79,10 +80,10 @@ def test_the_network_is_traced_once():
 
 
 def test_an_empty_split_is_an_error():
-    with pytest.raises(ValueError, match="no video"):
+    with pytest.raises(UserError, match="no video"):
         features.extract(features.jit_encoder(apply), {"one": {"scale": jnp.float32(1)}}, [])
 
 
 def test_a_diverged_network_is_an_error():
-    with pytest.raises(ValueError, match="bad network"):
+    with pytest.raises(UserError, match="bad network"):
         features.extract(features.jit_encoder(apply), {"bad": {"scale": jnp.float32(np.nan)}}, make_batches(2, 2)[2])

@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 
 from avshare_jax.evaluation import heldout
+from avshare_jax.settings import UserError
 
 
 class Normalized(nn.Module):
@@ -66,7 +67,7 @@ def test_metrics_are_means_over_full_batches():
 def test_no_full_batch_is_an_error():
     task, batches = FakeTask(), make_batches(1)
     batches[0]["valid"][0] = False
-    with pytest.raises(ValueError, match="batch_size"):
+    with pytest.raises(UserError, match="batch_size"):
         heldout.heldout_metrics(task, {"a": task.init(jax.random.key(0), batches[0])}, batches, jax.random.key(1))
 
 

@@ -49,6 +49,14 @@ def test_saved_state_does_not_change_when_its_buffers_are_reused(state, tmp_path
         jax.tree.map(np.testing.assert_array_equal, saved.restore(abstract(before)), before)
 
 
+def test_checkpoint_of_another_network_is_refused(state, tmp_path):
+    with checkpoints.Checkpoints(tmp_path, kept=1) as saved:
+        saved.save(state)
+        other = state.replace(params={"quadratic": state.params["linear"]})
+        with pytest.raises(UserError, match=r"step 1 .* does not fit the network"):
+            saved.restore(abstract(other))
+
+
 def test_evaluation_reads_variables_alone(state, tmp_path):
     assert checkpoints.latest_step(tmp_path) is None
     with checkpoints.Checkpoints(tmp_path, kept=1) as saved:

@@ -12,6 +12,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import pytest
 
 from avshare_jax.training.mesh import make_mesh, replicated, shard_batch
 from avshare_jax.training.optimizer import make_optimizer
@@ -64,11 +65,12 @@ def run_on(devices):
     return subprocess.Popen([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_losses_on_8_devices_are_those_on_one():
     processes = {devices: run_on(devices) for devices in (1, 8)}
     losses = {}
     for devices, process in processes.items():
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=900)
         assert process.returncode == 0
         found, losses[devices] = json.loads(output.splitlines()[-1])
         assert found == devices

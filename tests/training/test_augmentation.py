@@ -1,0 +1,84 @@
+"""Flips and spectrogram masks: one draw per video, bounded, and nothing else is touched."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from avshare_jax.data.frontend import LOG_FLOOR
+from avshare_jax.training.augmentation import SILENCE, augment
+
+VIDEOS, CLIPS, TIMES, MELS = 200, 2, 40, 20
+SHARES = {"frequency_mask": 0.2, "time_mask": 0.1}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    random = np.random.default_rng(0)
+    return {
+        "frames": random.integers(0, 256, (VIDEOS, CLIPS, 2, 3, 4, 3), np.uint8),
+        "log_mel": random.normal(-5, 1, (VIDEOS, CLIPS, TIMES, MELS)).astype(np.float32),
+    }
+
+
+@pytest.fixture(scope="module")
+def draw(batch):
+    compiled = jax.jit(lambda key: augment(key, batch, flip=0.5, **SHARES))
+    return lambda seed: jax.tree.map(np.asarray, compiled(jax.random.key(seed)))
+
+
+@pytest.fixture(scope="module")
+def augmented(draw):
+    return draw(0)
+
+
+@pytest.fixture(scope="module")
+def spans(augmented, batch):
+    """Which times (B, TIMES) and which mel bands (B, MELS) are hidden in each video; the same in all clips."""
+    hidden = augmented["log_mel"] != batch["log_mel"]
+    times, mels = hidden.all(axis=3), hidden.all(axis=2)
+    np.testing.assert_array_equal(hidden, times[..., None] | mels[:, :, None])
+    for span in (times, mels):
+        np.testing.assert_array_equal(span, np.broadcast_to(span[:, :1], span.shape))
+    return {"time_mask": times[:, 0], "frequency_mask": mels[:, 0]}
+
+
+def test_silence_is_the_front_ends():
+    assert pytest.approx(LOG_FLOOR) == SILENCE
+
+
+def test_hidden_parts_are_silent_and_the_rest_is_untouched(augmented, batch, spans):
+    hidden = spans["time_mask"][:, None, :, None] | spans["frequency_mask"][:, None, None]
+    expected = np.where(hidden, np.float32(np.log(1e-6)), batch["log_mel"])
+    np.testing.assert_allclose(augmented["log_mel"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_spans_are_contiguous_bounded_and_of_all_widths(spans, name):
+    span = spans[name]
+    widths = span.sum(1)
+    assert set(widths) == set(range(round(SHARES[name] * span.shape[1]) + 1))
+    edges = np.diff(np.pad(span, ((0, 0), (1, 1))).astype(int), axis=1)
+    np.testing.assert_array_equal((edges == 1).sum(1), widths > 0)
+    # Spans lie anywhere: the ends of the axis are hidden in some videos.
+    assert span.any(0).all()
+
+
+def test_frames_are_mirrored_left_to_right_or_not_at_all(augmented, batch):
+    mirrored = (augmented["frames"] == batch["frames"][:, :, :, :, ::-1]).all((1, 2, 3, 4, 5))
+    same = (augmented["frames"] == batch["frames"]).all((1, 2, 3, 4, 5))
+    np.testing.assert_array_equal(mirrored, ~same)
+    assert augmented["frames"].dtype == np.uint8
+    assert scipy.stats.binomtest(int(mirrored.sum()), VIDEOS, 0.5).pvalue > 0.001
+
+
+def test_draws_follow_the_key(draw, augmented):
+    jax.tree.map(np.testing.assert_array_equal, draw(0), augmented)
+    assert all((one != other).any() for one, other in zip(draw(1).values(), augmented.values(), strict=True))
+
+
+def test_without_shares_nothing_changes_and_flip_one_flips_all(batch):
+    plain = augment(jax.random.key(0), batch, flip=0.0, frequency_mask=0.0, time_mask=0.0)
+    jax.tree.map(np.testing.assert_array_equal, plain, batch)
+    flipped = augment(jax.random.key(0), batch, flip=1.0, frequency_mask=0.0, time_mask=0.0)
+    np.testing.assert_array_equal(flipped["frames"], batch["frames"][..., ::-1, :])
