@@ -21,8 +21,13 @@ def get_config() -> ConfigDict:
                 "num_workers": 0,  # Threads: to start processes for each pass over a small data set takes longer.
             },
             "recalibration_batches": 8,  # training batches that give the fresh network its BatchNorm statistics
-            # Multinomial logistic regression; C is the inverse of the L2 penalty (scikit-learn's convention).
-            "probe": {"inverse_regularization": 0.1, "max_iterations": 300},
+            # Multinomial logistic regression; each probe chooses between standardized and whitened features, and C, the
+            # inverse of the L2 penalty, on training videos.
+            "probe": {
+                "standardized_c": (0.1, 1.0, 10.0),
+                "whitened_c": (0.001, 0.01, 0.1, 1.0),
+                "max_iterations": 100,
+            },
             "retrieval_gallery": 200,  # test videos; every image is scored against every sound: gallery^2 pairs
             "sheet_videos": 6,  # rows of the report's sheet of test videos
         }

@@ -118,5 +118,5 @@ def demo_long() -> ConfigDict:
     """The demo with more steps; at most an hour on two cores."""
     config = demo()
     config.name = "pretrain_demo_long"
-    config.total_steps = 6_000
+    config.total_steps = 3_000
     return config

@@ -2,9 +2,9 @@
 
 An object of one of several shapes bounces off the walls among silent distractors and sounds, with a timbre of its own,
 at every impact. Size sets the pitch, the speed of the impact the loudness. The class is (shape, timbre): every shape
-occurs with three timbres and every timbre with three shapes, so either modality alone can reach a third and only both
-100 %. Each second is a new shot: position, motion, colors, background and distractors are drawn again, so that nothing
-but shape, size and timbre persists through a video.
+occurs with three timbres and every timbre with three shapes, so either modality alone can reach 33 % and only both can
+reach 100 %. Each second is a new shot: position, motion, colors, background and distractors are drawn again, so that
+nothing but shape, size and timbre persists through a video.
 """
 
 import dataclasses
@@ -166,7 +166,8 @@ def encode_video(path: Path, frames: np.ndarray, waveform: np.ndarray) -> None:
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode())
         sound = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
-        sound.sample_rate = SAMPLE_RATE
+        # Without a time stamp, the encoder's priming would stay in the file and sound come 64 ms late.
+        sound.sample_rate, sound.pts = SAMPLE_RATE, 0
         container.mux(audio.encode(sound))
         container.mux(audio.encode())
 

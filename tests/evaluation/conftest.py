@@ -68,7 +68,7 @@ def made_up_evaluation(made_up_scores):
             "random": heldout(0.03, 0.5, 15.4),
         },
         "linear_probe": linear_probe.probe_networks(
-            {"inverse_regularization": 0.1, "max_iterations": 50},
+            {"standardized_c": (0.1,), "whitened_c": (0.01, 0.1), "max_iterations": 50},
             CLASS_NAMES,
             dict.fromkeys(networks, draw[64]),
             train_labels,

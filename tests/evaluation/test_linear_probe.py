@@ -5,7 +5,7 @@ import pytest
 
 from avshare_jax.evaluation import linear_probe
 
-OPTIONS = {"inverse_regularization": 0.1, "max_iterations": 200}
+OPTIONS = {"standardized_c": (0.1,), "whitened_c": (0.01, 0.1), "max_iterations": 200}
 
 
 def features_of(labels, classes, random, noise=0.3):

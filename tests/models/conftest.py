@@ -1,6 +1,5 @@
-"""A network of all parts, as small as they go, with random values in all of its variables."""
+"""A network of all parts, as small as they go, and a batch for it."""
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -43,34 +42,6 @@ def micro_batch():
         "frames": (colors.repeat(4, 3).repeat(4, 4) + random.uniform(0, 50, (3, 3, 2, 16, 16, 3))).astype(np.uint8),
         "log_mel": (spectra + random.normal(0, 1, (3, 3, 12, 10))).astype(np.float32),
     }
-
-
-@pytest.fixture(scope="session")
-def random_variables():
-    """Returns a function that fills the variables of `init(key)` at random: no bias is zero, no scale one."""
-
-    def make(init, seed=0):
-        random = np.random.default_rng(seed)
-
-        def fill(path, leaf):
-            value = random.normal(size=leaf.shape)
-            if path[-1].key in ("scale", "var"):
-                value = np.exp(0.3 * value)
-            elif leaf.ndim > 1:
-                value /= np.sqrt(np.prod(leaf.shape[:-1]))
-            else:
-                value *= 0.3
-            return value.astype(np.float32)
-
-        return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0)))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def quick_jit():
-    """`jax.jit` that spends little on optimizing what runs once."""
-    return lambda function: jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="session")

@@ -88,9 +88,7 @@ def test_videos_of_a_batch_do_not_meet(encode, outputs, micro_batch):
         np.testing.assert_allclose(permuted[name], value[order], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("modality", "name", "other"), [("visual", "frames", "audio"), ("audio", "log_mel", "visual")]
-)
+@pytest.mark.parametrize(("modality", "name", "other"), [("visual", "frames", "audio"), ("audio", "log_mel", "visual")])
 def test_one_clip_reaches_its_own_feature_its_modality_and_the_fusion(
     encode, outputs, micro_batch, modality, name, other
 ):

@@ -32,9 +32,7 @@ def test_folding_axes_changes_neither_values_nor_gradients(kernel_size, strides)
 
     def native(x, kernel):
         padding = [(size // 2, size // 2) for size in kernel_size]
-        return jax.lax.conv_general_dilated(
-            x, kernel, strides, padding, dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
-        )
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
 
     expected, native_vjp = jax.vjp(native, x, kernel)
     actual, folded_vjp = jax.vjp(folded, x, kernel)

@@ -60,10 +60,10 @@ def strategy(request):
 
 
 @pytest.fixture(scope="module")
-def draw(strategy):
-    """Returns a function that draws all candidates REPEATS times: (REPEATS, anchors, TOTAL - 1), in order of drawing."""
+def draw(strategy, quick_jit):
+    """Returns a function that draws all candidates in order, many times: (REPEATS, anchors, TOTAL - 1)."""
 
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @quick_jit
     def draw(key, tokens):
         sample = partial(
             sample_negatives, tokens=tokens, positions=POSITIONS, count=TOTAL - 1, log_weights=LOG_WEIGHTS[strategy]
@@ -124,9 +124,7 @@ def test_draws_are_sequential_without_replacement(drawn, tokens, strategy, count
 def test_negatives_are_all_others_and_never_the_masked_clip(drawn):
     for column, anchor in enumerate(ANCHORS):
         others = np.setdiff1d(np.arange(TOTAL), anchor)
-        np.testing.assert_array_equal(
-            np.sort(drawn[:, column], axis=-1), np.broadcast_to(others, (REPEATS, TOTAL - 1))
-        )
+        np.testing.assert_array_equal(np.sort(drawn[:, column], axis=-1), np.broadcast_to(others, (REPEATS, TOTAL - 1)))
 
 
 def test_what_has_no_weight_is_taken_only_when_the_rest_is_used_up(drawn, tokens, strategy):

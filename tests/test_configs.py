@@ -1,0 +1,133 @@
+"""Every config file with every variant: its numbers fit together, and a pretraining step of it runs."""
+
+import inspect
+import json
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from avshare_jax.data import demo
+from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.training.pretraining import Pretraining
+
+FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def variants(path):
+    """The variants that a config file says it has."""
+    get_config = runpy.run_path(str(path))["get_config"]
+    if not inspect.signature(get_config).parameters:
+        return [None]
+    with pytest.raises(ValueError, match="no variant 'nonsense'") as error:
+        get_config("nonsense")
+    return str(error.value).split("It has: ")[1].rstrip(".").split(", ")
+
+
+def load(path, variant):
+    return runpy.run_path(str(path))["get_config"](*([] if variant is None else [variant]))
+
+
+CONFIGS = {
+    path.stem + (f":{variant}" if variant else ""): load(path, variant) for path in FILES for variant in variants(path)
+}
+PRETRAINING = [name for name in CONFIGS if name.startswith("pretrain")]
+
+
+def test_the_configs_are_there():
+    assert {"pretrain:paper", "pretrain:demo", "pretrain:demo,long", "eval"} <= set(CONFIGS)
+    names = [config.name for config in CONFIGS.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_no_variant_is_the_paper():
+    paper = runpy.run_path(str(FILES[0].with_name("pretrain.py")))["get_config"]()
+    assert paper.to_json() == CONFIGS["pretrain:paper"].to_json()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_survives_json(name):
+    # WORKDIR/config.json is what evaluation and a resumed run read.
+    text = CONFIGS[name].to_json()
+    assert json.dumps(json.loads(text)) == text
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_numbers_fit_together(name):
+    config = CONFIGS[name]
+    data, model = config.data, config.model
+    assert data.crop <= data.min_short_side <= data.max_short_side <= data.frontend.short_side
+    clip_seconds = data.frames_per_clip * data.frame_stride / data.frontend.fps
+    assert data.mel_frames == pytest.approx(clip_seconds * data.frontend.sample_rate / data.frontend.hop_length, abs=1)
+    assert model.positions > data.num_clips
+    assert model.hidden % model.heads == 0
+    assert len(model.visual_cnn.stage_sizes) == len(model.visual_cnn.temporal_kernels)
+    # Negatives come from the part of the batch that remains when the outer 5 % of distances are cut.
+    assert config.objectives.num_negatives < 0.95 * config.batch_size * data.num_clips - 1
+    assert config.total_steps >= config.checkpoint_every >= config.log_every
+
+
+def test_paper_uses_the_default_front_end():
+    assert FrontEnd(**CONFIGS["pretrain:paper"].data.frontend) == FrontEnd()
+
+
+@pytest.mark.parametrize("name", [name for name in PRETRAINING if "demo" in CONFIGS[name]])
+def test_demo_fits_its_videos(name):
+    data = CONFIGS[name].data
+    assert data.num_clips * data.frames_per_clip * data.frame_stride / data.frontend.fps <= demo.SECONDS
+    assert data.frontend.fps == demo.FPS
+    assert data.frontend.sample_rate <= demo.SAMPLE_RATE
+    assert data.frontend.short_side <= demo.PIXELS
+    assert min(CONFIGS[name].demo.num_train, CONFIGS[name].demo.num_test) >= 10 * len(demo.CLASSES)
+
+
+def reduced(config):
+    """The same parts with few channels, one block a stage, one layer and two short clips."""
+    config = config.copy_and_resolve_references()
+    for cnn in (config.model.visual_cnn, config.model.audio_cnn):
+        cnn.update(width=2, stage_sizes=(1,) * len(cnn.stage_sizes))
+    config.model.update(hidden=2 * config.model.heads, mlp=16, rank=4, layers=1)
+    config.data.update(num_clips=2, frames_per_clip=2, mel_frames=16, crop=32)
+    config.objectives.num_negatives = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def take_step(random_variables, quick_jit):
+    """Returns a function from a reduced config to loss, metrics and gradients; equal ones are computed once."""
+    results = {}
+
+    def take_step(config):
+        key = json.dumps([config[part].to_json() for part in ("model", "data", "objectives", "augment")])
+        if key not in results:
+            random, data = np.random.default_rng(0), config.data
+            frames = random.integers(
+                0, 256, (2, data.num_clips, data.frames_per_clip, data.crop, data.crop, 3), np.uint8
+            )
+            log_mel = random.normal(-5, 3, (2, data.num_clips, data.mel_frames, data.frontend.mels)).astype(np.float32)
+            batch = {"frames": frames, "log_mel": log_mel}
+            task = Pretraining(config)
+            variables = random_variables(lambda key: task.init(key, batch))
+
+            def loss(params, key):
+                return task.loss(variables | {"params": params}, batch, key, train=True)
+
+            step = quick_jit(jax.value_and_grad(loss, has_aux=True))
+            results[key] = jax.tree.map(np.asarray, step(variables["params"], jax.random.key(0)))
+        return results[key]
+
+    return take_step
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_one_training_step(take_step, name):
+    (loss, (metrics, batch_stats)), gradients = take_step(reduced(CONFIGS[name]))
+    assert np.isfinite(loss)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, batch_stats, gradients)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {np.dtype("float32")}
+    parts = {**gradients["network"], **{part: gradients[part] for part in gradients if part != "network"}}
+    assert {"visual_cnn", "audio_cnn", "transformer", "visual_bos", "predictors_multimodal_audio"} <= set(parts)
+    for part, gradient in parts.items():
+        assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 0, part
