@@ -121,6 +121,7 @@ def take_step(random_variables, quick_jit):
     return take_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_one_training_step(take_step, name):
     (loss, (metrics, batch_stats)), gradients = take_step(reduced(CONFIGS[name]))

@@ -15,6 +15,7 @@ from avshare_jax.data.demo import write_demo_videos
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.records import dataset_directory
 from avshare_jax.prepare import ProgressLine, prepare_folder
+from avshare_jax.settings import UserError
 from avshare_jax.training import plan
 from avshare_jax.training.checkpoints import check_workdir
 from avshare_jax.training.loop import train
@@ -37,6 +38,7 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
     check_workdir(workdir)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.batch_size, mesh)
+    check_objectives(config)
     task = Pretraining(config)
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
 
@@ -65,6 +67,26 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
         shown_metrics=SHOWN_METRICS,
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
+
+
+def check_objectives(config: ConfigDict) -> None:
+    """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for."""
+    num_clips, clips_of_batch = config.data.num_clips, config.batch_size * config.data.num_clips
+    if config.batch_size < 2 or num_clips < 2:
+        raise UserError(
+            f"config.batch_size={config.batch_size} and config.data.num_clips={num_clips} must both be at least 2: "
+            "wrong pairs need another video, masked clips a visible one."
+        )
+    if config.objectives.num_negatives >= clips_of_batch:
+        raise UserError(
+            f"config.objectives.num_negatives={config.objectives.num_negatives} needs more clips than a batch has: "
+            f"use at most {clips_of_batch - 1} for {config.batch_size} videos of {num_clips} clips."
+        )
+    if config.model.positions <= num_clips:
+        raise UserError(
+            f"config.model.positions={config.model.positions} is too small for {num_clips} clips and BOS: "
+            f"use at least {num_clips + 1}."
+        )
 
 
 def open_or_make_dataset(config: ConfigDict) -> Dataset:
