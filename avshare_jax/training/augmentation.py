@@ -33,7 +33,7 @@ def augment(
 
 
 def random_span(key: jax.Array, batch_size: int, length: int, share: float) -> jax.Array:
-    """Masks (B, length), true on one span of uniform width in [0, share * length] at a uniform place."""
+    """Masks (B, length), true on one span of uniform width in [0, share * length], rounded, at a uniform place."""
     width_key, start_key = jax.random.split(key)
     width = jnp.round(jax.random.uniform(width_key, (batch_size, 1)) * share * length)
     start = jnp.floor(jax.random.uniform(start_key, (batch_size, 1)) * (length - width + 1))
