@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from avshare_jax import settings
 from avshare_jax.data.dataset import DatasetError
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/pretrain_demo", "Folder of the run to evaluate.")
+WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Folder of the run to evaluate.")
 
 
 def main(config: ConfigDict) -> None:

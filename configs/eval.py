@@ -1,6 +1,6 @@
 """Evaluation of a pretrained checkpoint.
 
-    python eval.py --config=configs/eval.py --workdir=runs/pretrain_demo
+    python eval.py --config=configs/eval.py --workdir=runs/demo
 
 Model, data set and seed of the run come from WORKDIR/config.json; here is only what evaluation adds.
 """

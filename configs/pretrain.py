@@ -1,6 +1,6 @@
 """Pretraining: the paper's recipe, and a demo of it that trains on two CPU cores.
 
-    python main.py --config=configs/pretrain.py --workdir=DIR          the paper's recipe, on a TPU or GPU pod
+    python main.py --config=configs/pretrain.py --workdir=DIR          the paper's recipe, on accelerators
     python main.py --config=configs/pretrain.py:demo                   generated videos, a small network, minutes
     python main.py --config=configs/pretrain.py:demo,long              the same with more steps
 
@@ -84,7 +84,7 @@ def paper() -> ConfigDict:
 def demo() -> ConfigDict:
     """Generated 8-second videos and the tiny network; the README gives time and results."""
     config = paper()
-    config.name = "pretrain_demo"
+    config.name = "demo"
     config.batch_size = 16
     config.total_steps = 900
     config.demo = ConfigDict({"videos_dir": "data/demo_videos", "num_train": 1200, "num_test": 400, "seed": 0})
@@ -117,6 +117,6 @@ def demo() -> ConfigDict:
 def demo_long() -> ConfigDict:
     """The demo with more steps; at most an hour on two cores."""
     config = demo()
-    config.name = "pretrain_demo_long"
+    config.name = "demo_long"
     config.total_steps = 3_000
     return config

@@ -10,8 +10,8 @@ Installs what is missing into .venv, runs main.py (which makes the demo's videos
 then eval.py on the last checkpoint, and says where the results are. Run it again to go on where it stopped.
 
   --config=FILE[:VARIANT]    what to train                     default: configs/pretrain.py:demo
-  --workdir=DIR              where checkpoints and report go   default: runs/demo
-  --config.FIELD=VALUE       overrides one value, for example --config.total_steps=2000
+  --workdir=DIR              where checkpoints and report go   default for the demo: runs/demo
+  --config.FIELD=VALUE       overrides one value, for example --config.log_every=5
 
 Relative paths are seen from the repository's root. PYTHON names the Python that .venv is made with (default: python3).
 USAGE
@@ -31,6 +31,10 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+if [ -z "$workdir" ] && [ "${config[0]}" != --config=configs/pretrain.py:demo ]; then
+  echo "Another config than the demo's needs a folder of its own: say --workdir=DIR." >&2
+  exit 2
+fi
 workdir=${workdir:-runs/demo}
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -169,7 +169,14 @@ def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
         raise UserError(
             f"The split {splits['test']!r} of {dataset.name} has {num_videos['test']} videos; 2 are needed."
         )
-    return Run(run_config, workdir, step, dataset, num_videos, min(config.batch_size, num_videos["test"]))
+    batch_size = min(config.batch_size, num_videos["test"])
+    clips, needed = batch_size * run_config.data.num_clips, run_config.objectives.num_negatives + 1
+    if batch_size < 2 or clips < needed:
+        raise UserError(
+            f"Evaluation in batches of {batch_size} videos has {clips} clips, but the run's objectives need at least "
+            f"2 videos and {needed} clips: use a larger --config.batch_size or more test videos."
+        )
+    return Run(run_config, workdir, step, dataset, num_videos, batch_size)
 
 
 def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> dict[str, Variables]:

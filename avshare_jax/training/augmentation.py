@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-SILENCE = -13.815511  # ln(1e-6), the log-mel value of digital silence.
+from avshare_jax.data.frontend import LOG_FLOOR
 
 
 def augment(
@@ -29,7 +29,7 @@ def augment(
     hide_mels = random_span(frequency_key, batch_size, num_mels, frequency_mask)
     hide_times = random_span(time_key, batch_size, num_times, time_mask)
     hidden = hide_mels[:, None, None, :] | hide_times[:, None, :, None]
-    return {**batch, "frames": frames, "log_mel": jnp.where(hidden, SILENCE, log_mel)}
+    return {**batch, "frames": frames, "log_mel": jnp.where(hidden, LOG_FLOOR, log_mel)}
 
 
 def random_span(key: jax.Array, batch_size: int, length: int, share: float) -> jax.Array:

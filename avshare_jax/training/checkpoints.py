@@ -119,7 +119,7 @@ def claim_workdir(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[
 
     Args:
       workdir: of the run.
-      config: of the run; `config.model` must be what it was, other fields may change.
+      config: of the run; `config.model` and `config.seed` must be what they were, other fields may change.
       dataset: `name` and `fingerprint` of the data set, JSON values.
 
     Raises:
@@ -129,7 +129,12 @@ def claim_workdir(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[
     path = epath.Path(workdir)
     if (path / "config.json").exists():
         differences = [
-            *_differences("model", json.loads((path / "config.json").read_text())["model"], _plain(config)["model"]),
+            *(
+                difference
+                for name, recorded in json.loads((path / "config.json").read_text()).items()
+                if name in ("model", "seed")
+                for difference in _differences(name, recorded, _plain(config)[name])
+            ),
             *_differences("dataset", json.loads((path / "dataset.json").read_text()), dict(dataset)),
         ]
         if differences:

@@ -14,6 +14,7 @@ from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.data.demo import write_demo_videos
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.records import dataset_directory
+from avshare_jax.objectives.negatives import LOG_WEIGHTS
 from avshare_jax.prepare import ProgressLine, prepare_folder
 from avshare_jax.settings import UserError
 from avshare_jax.training import plan
@@ -71,11 +72,19 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
 
 def check_objectives(config: ConfigDict) -> None:
     """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for."""
+    sampling = config.objectives.negative_sampling
+    if sampling not in LOG_WEIGHTS:
+        raise UserError(f"config.objectives.negative_sampling={sampling} is not one of {', '.join(LOG_WEIGHTS)}.")
     num_clips, clips_of_batch = config.data.num_clips, config.batch_size * config.data.num_clips
     if config.batch_size < 2 or num_clips < 2:
         raise UserError(
             f"config.batch_size={config.batch_size} and config.data.num_clips={num_clips} must both be at least 2: "
             "wrong pairs need another video, masked clips a visible one."
+        )
+    if sampling == "current_sequence" and config.objectives.num_negatives >= num_clips:
+        raise UserError(
+            f"config.objectives.num_negatives={config.objectives.num_negatives} needs more clips than a video has: "
+            f"use at most {num_clips - 1} with negative_sampling=current_sequence."
         )
     if config.objectives.num_negatives >= clips_of_batch:
         raise UserError(

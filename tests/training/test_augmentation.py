@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from avshare_jax.data.frontend import LOG_FLOOR
-from avshare_jax.training.augmentation import SILENCE, augment
+from avshare_jax.training.augmentation import augment
 
 VIDEOS, CLIPS, TIMES, MELS = 200, 2, 40, 20
 SHARES = {"frequency_mask": 0.2, "time_mask": 0.1}
@@ -41,10 +40,6 @@ def spans(augmented, batch):
     for span in (times, mels):
         np.testing.assert_array_equal(span, np.broadcast_to(span[:, :1], span.shape))
     return {"time_mask": times[:, 0], "frequency_mask": mels[:, 0]}
-
-
-def test_silence_is_the_front_ends():
-    assert pytest.approx(LOG_FLOOR) == SILENCE
 
 
 def test_hidden_parts_are_silent_and_the_rest_is_untouched(augmented, batch, spans):

@@ -18,6 +18,8 @@ def test_configs_pass(variant):
         ("batch_size", 1, "at least 2"),
         ("objectives.num_negatives", 128, "at most 127"),
         ("model.positions", 8, "at least 9"),
+        ("objectives.negative_sampling", "simlar", "similar"),
+        ("objectives.negative_sampling", "current_sequence", "at most 7"),
     ],
 )
 def test_impossible_sizes_get_a_sentence(field, value, advice):
