@@ -1,28 +1,17 @@
 """The pretraining objectives on videos that were not trained on, and the fresh network they are compared with."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from avshare_jax.settings import UserError
+from avshare_jax.training.step import Task
 
 Variables = Mapping[str, Any]
 Batch = dict[str, Any]
-
-
-class Task(Protocol):
-    """What is evaluated: a network and its loss."""
-
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Returns fresh variables, {"params", "batch_stats"}."""
-
-    def loss(
-        self, variables: Variables, batch: Batch, key: jax.Array, train: bool
-    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        """Returns the scalar loss and (metrics, new BatchNorm statistics)."""
 
 
 def heldout_metrics(
