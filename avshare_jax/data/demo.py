@@ -159,7 +159,8 @@ def tone(timbre: str, pitch: float, time: np.ndarray, tilt: float) -> np.ndarray
 def encode_video(path: Path, frames: np.ndarray, waveform: np.ndarray) -> None:
     """Writes frames (N, H, W, 3) uint8 and a mono waveform as an mp4 file with H.264 video and AAC audio."""
     with av.open(path, "w") as container:
-        video = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "18", "threads": "1"})
+        # A fixed quantizer, because x264's rate control gives other bytes each time, even with one thread.
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "qp": "18", "threads": "1"})
         video.width, video.height, video.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for image in frames:

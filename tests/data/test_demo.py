@@ -219,3 +219,13 @@ def test_file_holds_both_streams_in_step(files, spectrogram_frame):
     likeness = [np.corrcoef(sound[lag : lag + len(middle)], middle)[0, 1] for lag in range(0, 2 * reach + 1, 5)]
     assert abs(5 * np.argmax(likeness) - reach) <= 5
     assert max(likeness) > 0.9
+
+
+def test_encoded_files_are_a_function_of_what_is_encoded(tmp_path):
+    videos = [demo.render_video((0, 1, index), index) for index in range(3)]
+    encoded = []
+    for _ in range(4):
+        for index, video in enumerate(videos):
+            demo.encode_video(tmp_path / f"{index}.mp4", *video)
+        encoded.append([(tmp_path / f"{index}.mp4").read_bytes() for index in range(3)])
+    assert all(again == encoded[0] for again in encoded)
