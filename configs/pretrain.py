@@ -54,12 +54,14 @@ def paper() -> ConfigDict:
                 "num_workers": 8,
                 "prefetch": 2,
             },
-            "augment": {"flip": 0.5, "frequency_mask": 0.05, "time_mask": 0.05},  # (P)
+            "augment": {"flip": 0.5, "frequency_mask": 0.05, "time_mask": 0.05, "modality_dropout": 0.0},  # (P)
             "model": sizes.base(),
             "objectives": {
                 "mask_fraction": 0.15,  # (R)
                 "num_negatives": 64,  # (R)
-                "negative_sampling": "similar",  # (P) the paper's best
+                "negative_sampling": "similar",  # (P) the paper's best; or dissimilar, uniform, current_sequence
+                "negative_groups": 1,  # negatives from the whole batch; n: from one n-th of it
+                "masked_weight": 1.0,
                 "multimodal_weight": 1.0,  # (R) alpha
                 "pair_weight": 1.0,  # (R) beta
             },

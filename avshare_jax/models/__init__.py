@@ -2,17 +2,19 @@
 
 from ml_collections import ConfigDict
 
-from avshare_jax.models.avbert import AVBert
+from avshare_jax.models.avbert import MODALITIES, AVBert, presence
 from avshare_jax.models.budget import parameter_counts, unshared_transformer_parameters
 from avshare_jax.models.pretraining import MEP_HEADS, PretrainingNetwork
 
 __all__ = [
     "MEP_HEADS",
+    "MODALITIES",
     "AVBert",
     "PretrainingNetwork",
     "build",
     "build_pretraining",
     "parameter_counts",
+    "presence",
     "unshared_transformer_parameters",
 ]
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from avshare_jax.models.convolution import Convolution, batch_norm
+from avshare_jax.models.convolution import Convolution, batch_norm, statistics_mask
 
 
 class AudioBottleneck(nn.Module):
@@ -16,24 +16,24 @@ class AudioBottleneck(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
         """Maps (N, time, frequency, C) to (N, time / stride, frequency / stride, 4 * inner)."""
         strides = (self.stride, self.stride)
         out = Convolution(self.inner, (1, 1), (1, 1), self.dtype, name="a")(x)
-        out = nn.relu(batch_norm(train, self.dtype, "a_norm")(out))
+        out = nn.relu(batch_norm(train, self.dtype, "a_norm")(out, mask=mask))
         if self.separable:
             out = Convolution(self.inner, (1, 3), (1, self.stride), self.dtype, name="b_frequency")(out)
-            out = nn.relu(batch_norm(train, self.dtype, "b_frequency_norm")(out))
+            out = nn.relu(batch_norm(train, self.dtype, "b_frequency_norm")(out, mask=mask))
             out = Convolution(self.inner, (3, 1), (self.stride, 1), self.dtype, name="b_time")(out)
-            out = nn.relu(batch_norm(train, self.dtype, "b_time_norm")(out))
+            out = nn.relu(batch_norm(train, self.dtype, "b_time_norm")(out, mask=mask))
         else:
             out = Convolution(self.inner, (3, 3), strides, self.dtype, name="b")(out)
-            out = nn.relu(batch_norm(train, self.dtype, "b_norm")(out))
+            out = nn.relu(batch_norm(train, self.dtype, "b_norm")(out, mask=mask))
         out = Convolution(4 * self.inner, (1, 1), (1, 1), self.dtype, name="c")(out)
-        out = batch_norm(train, self.dtype, "c_norm")(out)
+        out = batch_norm(train, self.dtype, "c_norm")(out, mask=mask)
         if out.shape != x.shape:
             x = Convolution(4 * self.inner, (1, 1), strides, self.dtype, name="shortcut")(x)
-            x = batch_norm(train, self.dtype, "shortcut_norm")(x)
+            x = batch_norm(train, self.dtype, "shortcut_norm")(x, mask=mask)
         return nn.relu(x + out)
 
 
@@ -55,18 +55,22 @@ class AudioCNN(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, log_mel: jax.Array, train: bool) -> jax.Array:
-        """Maps spectrograms (N, time, frequency) to feature maps (N, time', frequency', channels)."""
+    def __call__(self, log_mel: jax.Array, train: bool, present: jax.Array | None = None) -> jax.Array:
+        """Maps spectrograms (N, time, frequency) to feature maps (N, time', frequency', channels).
+
+        Clips whose `present` (N,) is false do not count in BatchNorm's statistics.
+        """
+        mask = None if present is None else statistics_mask(present, 4)
         x = Convolution(self.width, (1, self.stem_kernel), (1, 1), self.dtype, name="stem_frequency")(
             log_mel[..., None]
         )
-        x = nn.relu(batch_norm(train, self.dtype, "stem_frequency_norm")(x))
+        x = nn.relu(batch_norm(train, self.dtype, "stem_frequency_norm")(x, mask=mask))
         x = Convolution(self.width, (self.stem_kernel, 1), (1, 1), self.dtype, name="stem_time")(x)
-        x = nn.relu(batch_norm(train, self.dtype, "stem_time_norm")(x))
+        x = nn.relu(batch_norm(train, self.dtype, "stem_time_norm")(x, mask=mask))
         for stage, size in enumerate(self.stage_sizes):
             for block in range(size):
                 stride = 2 if block == 0 else 1
                 separable = stage < self.separable_stages
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = AudioBottleneck(self.width * 2**stage, stride, separable, self.dtype, name=name)(x, train)
+                x = AudioBottleneck(self.width * 2**stage, stride, separable, self.dtype, name=name)(x, train, mask)
         return x

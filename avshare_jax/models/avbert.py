@@ -1,4 +1,4 @@
-"""The whole network: two CNNs, BOS tokens and embeddings, three weight-sharing Transformers with mid fusion.
+"""The whole network: two CNNs, BOS tokens and embeddings, and Transformers that share weights; three kinds of fusion.
 
 Shapes: B videos, S clips, T frames, H x W pixels, D hidden width. Tokens hold BOS first, so a modality has S + 1.
 """
@@ -11,14 +11,23 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from avshare_jax.models.audio_cnn import AudioCNN
-from avshare_jax.models.transformer import SharedTransformer, TokenEmbedding, layer_norm
+from avshare_jax.models.transformer import TRANSFORMERS, SharedTransformer, TokenEmbedding, layer_norm
 from avshare_jax.models.visual_cnn import VisualCNN
 
+MODALITIES = ("visual", "audio")
+INPUTS = {"visual": "frames", "audio": "log_mel"}
+PRESENCE = {"visual": "has_video", "audio": "has_audio"}
 PIXEL_MEAN, PIXEL_STD = 0.45, 0.225
+
+ByModality = Mapping[str, jax.Array]
 
 
 class AVBert(nn.Module):
-    """Audio-visual BERT (Lee et al., ICLR 2021) with mid fusion.
+    """Audio-visual BERT (Lee et al., ICLR 2021).
+
+    Image and sound meet (`config.fusion`) "early": the clip embeddings of both go straight to one multimodal
+    Transformer; "mid", the paper's choice: each goes through a Transformer of its own first; or "late": there is no
+    multimodal Transformer.
 
     Attributes:
       config: sizes as in `avshare_jax.models.sizes`.
@@ -27,8 +36,14 @@ class AVBert(nn.Module):
     config: ConfigDict
 
     def setup(self) -> None:
-        """Creates the parts by the sizes in the config."""
+        """Creates the parts by the sizes in the config.
+
+        Raises:
+          ValueError: `config.fusion` is unknown, or the sharing schemes do not go together.
+        """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
+        if c.fusion not in TRANSFORMERS:
+            raise ValueError(f"The fusion is one of {', '.join(TRANSFORMERS)}, and not {c.fusion!r}.")
         self.visual_cnn = VisualCNN(**c.visual_cnn, dtype=dtype)
         self.audio_cnn = AudioCNN(**c.audio_cnn, dtype=dtype)
         self.visual_projection = nn.Dense(c.hidden, dtype=dtype)
@@ -38,60 +53,106 @@ class AVBert(nn.Module):
         bos_init = nn.initializers.normal(stddev=0.02)
         self.visual_bos = self.param("visual_bos", bos_init, (c.hidden,))
         self.audio_bos = self.param("audio_bos", bos_init, (c.hidden,))
-        self.visual_embedding = TokenEmbedding(c.positions, 1, c.dropout, dtype)
-        self.audio_embedding = TokenEmbedding(c.positions, 1, c.dropout, dtype)
-        self.multimodal_embedding = TokenEmbedding(c.positions, 2, c.dropout, dtype)
-        self.transformer = SharedTransformer(c.hidden, c.mlp, c.heads, c.layers, c.rank, c.dropout, dtype)
+        if c.fusion != "early":
+            self.visual_embedding = TokenEmbedding(c.positions, (), c.dropout, dtype)
+            self.audio_embedding = TokenEmbedding(c.positions, (), c.dropout, dtype)
+        if c.fusion != "late":
+            self.multimodal_embedding = TokenEmbedding(c.positions, MODALITIES, c.dropout, dtype)
+        self.transformer = SharedTransformer(
+            TRANSFORMERS[c.fusion],
+            c.hidden,
+            c.mlp,
+            c.heads,
+            c.layers,
+            c.rank,
+            c.layer_sharing,
+            c.transformer_sharing,
+            c.orthogonal_map,
+            c.dropout,
+            dtype,
+        )
 
     def __call__(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
         """Encodes a batch of videos.
 
         Args:
           batch: `frames` (B, S, T, H, W, 3), uint8 or already normalized float; `log_mel` (B, S, time, mels), float.
+            One of them may be missing. `has_video` and `has_audio` (B,) bool, both or neither, say which videos have
+            which modality, where not all have both.
           train: whether BatchNorm uses (and updates) batch statistics and dropout is active.
 
         Returns:
           `visual_features` (B, S, Dv) and `audio_features` (B, S, Da), the pooled outputs of the CNNs;
           `visual_embeddings` and `audio_embeddings` (B, S, D), the same after projection and LayerNorm;
-          `visual_tokens` and `audio_tokens` (B, S + 1, D), the unimodal Transformers' outputs;
-          `multimodal_tokens` (B, 2 (S + 1), D), ordered BOS, visual clips, BOS, audio clips.
+          `visual_tokens` and `audio_tokens` (B, S + 1, D), the unimodal Transformers' outputs (mid and late fusion);
+          `multimodal_tokens` (B, 2 (S + 1), D), ordered BOS, visual clips, BOS, audio clips (early and mid fusion).
+          Of a batch with one modality, only what that gives: early fusion gives `multimodal_tokens` (B, S + 1, D), mid
+          fusion none.
         """
-        embedded = self.embed(batch, train)
-        return embedded | self.contextualize(embedded["visual_embeddings"], embedded["audio_embeddings"], train)
+        outputs = self.embed(batch, train)
+        embeddings = {name: outputs[f"{name}_embeddings"] for name in MODALITIES if f"{name}_embeddings" in outputs}
+        tokens, fusion = self.encode(embeddings, train), self.config.fusion
+        if fusion != "early":
+            outputs |= {f"{name}_tokens": x for name, x in tokens.items()}
+        if fusion == "early" or fusion == "mid" and len(tokens) == len(MODALITIES):
+            outputs["multimodal_tokens"] = self.fuse(tokens, train, presence(batch))
+        return outputs
 
     def embed(self, batch: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
         """Runs the CNNs on each clip; returns the `*_features` and `*_embeddings` of `__call__`."""
-        frames, log_mel = batch["frames"], batch["log_mel"]
-        clips = frames.shape[:2]
-        if frames.dtype == jnp.uint8:
-            frames = (frames.astype(jnp.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
-        visual = self.visual_cnn(frames.reshape(-1, *frames.shape[2:]), train)
-        visual = visual.mean((1, 2, 3)).reshape(*clips, -1)
-        audio = self.audio_cnn(log_mel.reshape(-1, *log_mel.shape[2:]), train)
-        audio = audio.mean((1, 2)).reshape(*clips, -1)
-        return {
-            "visual_features": visual,
-            "audio_features": audio,
-            "visual_embeddings": self.visual_norm(self.visual_projection(visual)),
-            "audio_embeddings": self.audio_norm(self.audio_projection(audio)),
-        }
+        outputs, present = {}, presence(batch)
+        for name in (name for name in MODALITIES if INPUTS[name] in batch):
+            inputs = batch[INPUTS[name]]
+            clips = inputs.shape[:2]
+            if inputs.dtype == jnp.uint8:
+                inputs = (inputs.astype(jnp.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
+            # A clip counts in BatchNorm's statistics where its video has the modality.
+            counts = jnp.repeat(present[name], clips[1]) if name in present else None
+            features = getattr(self, f"{name}_cnn")(inputs.reshape(-1, *inputs.shape[2:]), train, counts)
+            features = features.mean(range(1, features.ndim - 1)).reshape(*clips, -1)
+            projected = getattr(self, f"{name}_projection")(features)
+            outputs |= {
+                f"{name}_features": features,
+                f"{name}_embeddings": getattr(self, f"{name}_norm")(projected),
+            }
+        return outputs
 
-    def contextualize(self, visual: jax.Array, audio: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Runs the Transformers on clip embeddings (B, S, D); returns the `*_tokens` of `__call__`."""
-        visual = self.visual_embedding((prepend(self.visual_bos, visual),), train)
-        audio = self.audio_embedding((prepend(self.audio_bos, audio),), train)
-        visual = self.transformer(visual, "visual", train)
-        audio = self.transformer(audio, "audio", train)
-        return {
-            "visual_tokens": visual,
-            "audio_tokens": audio,
-            "multimodal_tokens": self.fuse(visual, audio, train),
-        }
+    def encode(self, embeddings: ByModality, train: bool) -> dict[str, jax.Array]:
+        """Turns clip embeddings (B, S, D) into the tokens (B, S + 1, D) that are then fused, each modality by itself.
 
-    def fuse(self, visual_tokens: jax.Array, audio_tokens: jax.Array, train: bool) -> jax.Array:
-        """Runs the multimodal Transformer on unimodal tokens, each (B, S + 1, D); returns (B, 2 (S + 1), D)."""
-        tokens = self.multimodal_embedding((visual_tokens, audio_tokens), train)
-        return self.transformer(tokens, "multimodal", train)
+        They are the outputs of the unimodal Transformers; with early fusion, BOS and the embeddings as they are.
+        """
+        tokens = {name: prepend(getattr(self, f"{name}_bos"), x) for name, x in embeddings.items()}
+        if self.config.fusion == "early":
+            return tokens
+        embedded = {name: getattr(self, f"{name}_embedding")({name: x}, train) for name, x in tokens.items()}
+        return {name: self.transformer(x, name, train) for name, x in embedded.items()}
+
+    def fuse(self, tokens: ByModality, train: bool, present: ByModality) -> jax.Array:
+        """Runs the multimodal Transformer on tokens from `encode`; late fusion has none and leaves them as they are.
+
+        Args:
+          tokens: (B, S + 1, D) by modality.
+          train: as for `__call__`.
+          present: (B,) bool by modality, false where a video lacks it: its tokens are not attended to. Empty: all have
+            both.
+
+        Returns:
+          The tokens of all modalities one after the other: (B, 2 (S + 1), D) for two.
+        """
+        if self.config.fusion == "late":
+            return jnp.concatenate(list(tokens.values()), axis=1)
+        visible = None
+        if present:
+            visible = jnp.concatenate(
+                [jnp.broadcast_to(present[name][:, None], x.shape[:2]) for name, x in tokens.items()], 1
+            )
+        return self.transformer(self.multimodal_embedding(tokens, train), "multimodal", train, visible)
+
+
+def presence(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Which videos have which modality, (B,) bool by modality; empty where the batch does not say: all have both."""
+    return {name: batch[flag] for name, flag in PRESENCE.items() if flag in batch}
 
 
 def prepend(vector: jax.Array, tokens: jax.Array) -> jax.Array:

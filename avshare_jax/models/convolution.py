@@ -66,3 +66,8 @@ def batch_norm(train: bool, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
       name: name of the module.
     """
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+
+
+def statistics_mask(present: jax.Array, rank: int) -> jax.Array:
+    """Shapes (N,) bool for BatchNorm over arrays of that rank. Where nothing is present, all counts: no mean is NaN."""
+    return (present | ~jnp.any(present)).reshape(-1, *[1] * (rank - 1))

@@ -1,81 +1,169 @@
-"""Low-rank weights shared by Transformers: W = U Sigma V^T with U shared, Sigma and V private (paper, section 3)."""
+"""Weights shared by layers and Transformers, in full or through the factors of W = U Sigma V^T (paper, section 3).
 
-from collections.abc import Sequence
+The weights of one linear map N -> M of every layer and every Transformer are stacked on two leading axes (layers,
+Transformers). An axis of length 1 says that all layers, or all Transformers, share what is in the array.
+"""
+
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+Weights = dict[str, jax.Array]
 
-class FoldedWeights(NamedTuple):
-    """What one Transformer needs to apply a factorized linear map: V (N, O), Sigma U^T (O, M) and the bias (M,)."""
+# No initialization is published. The normalized hidden vector has length 1, so a standard deviation of 0.5 maps it to
+# outputs of about the size of an unfactorized BERT layer's (0.02 * sqrt(768) = 0.55); with 0.02 attention starts 25
+# times too weak, and little is learned in the first thousand steps.
+U_STDDEV = 0.5
+WEIGHT_STDDEV = 0.02  # BERT's
 
-    down: jax.Array
-    up: jax.Array
-    bias: jax.Array
 
-
-class FactorizedLinear(nn.Module):
-    """A linear map N -> M whose low-rank factors are shared by several Transformers.
-
-    With rank O: U (M, O) and the bias (M,) are shared; each Transformer m owns V_m (N, O) and the square matrix A_m
-    (O, O) from which its orthogonal Sigma_m is made. Parameter names tell the two kinds apart: `shared_*`, `private_*`.
+class Stacks(NamedTuple):
+    """How many layers and Transformers have weights of their own.
 
     Attributes:
-      inputs: N.
-      outputs: M.
-      rank: O.
-      transformers: names of the Transformers that share U.
+      shared: (layers, Transformers) of U, biases and LayerNorms, and of weights that are not factorized.
+      private: (layers, Transformers) of Sigma and V.
     """
 
-    inputs: int
-    outputs: int
-    rank: int
-    transformers: Sequence[str]
+    shared: tuple[int, int]
+    private: tuple[int, int]
 
-    def setup(self) -> None:
-        """Creates the shared and the private parameters, all in float32."""
-        # No initialization is published. The normalized hidden vector has length 1, so a standard deviation of 0.5 maps
-        # it to outputs of about the size of an unfactorized BERT layer's (0.02 * sqrt(768) = 0.55); with 0.02 attention
-        # starts 25 times too weak, and little is learned in the first thousand steps.
-        self.shared_u = self.param("shared_u", nn.initializers.normal(stddev=0.5), (self.rank, self.outputs))
-        self.shared_bias = self.param("shared_bias", nn.initializers.zeros, (self.outputs,))
-        self.private_v = {
-            name: self.param(f"private_v_{name}", nn.initializers.normal(stddev=0.02), (self.inputs, self.rank))
-            for name in self.transformers
+
+def make_stacks(layers: int, transformers: int, layer_sharing: str, transformer_sharing: str) -> Stacks:
+    """Turns two sharing schemes into stack sizes.
+
+    Args:
+      layers: of each Transformer.
+      transformers: their number.
+      layer_sharing: "none": each layer has weights of its own; "all": all layers share all; "factorized": they share U
+        and have Sigma and V of their own.
+      transformer_sharing: the same for Transformers.
+
+    Raises:
+      ValueError: a scheme is none of these.
+    """
+    for scheme in (layer_sharing, transformer_sharing):
+        if scheme not in ("none", "all", "factorized"):
+            raise ValueError(f"A sharing scheme is none, all or factorized, and not {scheme!r}.")
+    sizes = ((layers, layer_sharing), (transformers, transformer_sharing))
+    shared = tuple(size if scheme == "none" else 1 for size, scheme in sizes)
+    private = tuple(1 if scheme == "all" else size for size, scheme in sizes)
+    return Stacks(shared, private)
+
+
+def init_linear(key: jax.Array, inputs: int, outputs: int, rank: int | None, stacks: Stacks) -> Weights:
+    """Initializes one linear map N -> M of every layer and Transformer, in float32.
+
+    Args:
+      key: random key.
+      inputs: N.
+      outputs: M.
+      rank: O; None for full weights.
+      stacks: leading axes of the arrays.
+
+    Returns:
+      `kernel` (*shared, N, M) and `bias` (*shared, M); factorized, `u` (*shared, O, M), `bias`, `v` (*private, N, O)
+      and `a` (*private, O, O), from which the orthogonal Sigma is made.
+    """
+    bias = jnp.zeros((*stacks.shared, outputs))
+    normal, u_normal = nn.initializers.normal(WEIGHT_STDDEV), nn.initializers.normal(U_STDDEV)
+    if rank is None:
+        return {"kernel": normal(key, (*stacks.shared, inputs, outputs)), "bias": bias}
+    u_key, v_key, a_key = jax.random.split(key, 3)
+    return {
+        "u": u_normal(u_key, (*stacks.shared, rank, outputs)),
+        "bias": bias,
+        "v": normal(v_key, (*stacks.private, inputs, rank)),
+        "a": block_rotations(a_key, (*stacks.private, rank, rank)),
+    }
+
+
+def fold(linears: Mapping[str, Weights], orthogonal_map: str) -> dict[str, Weights]:
+    """Multiplies every Sigma into its U, so that applying a layer takes two matrix products.
+
+    All Sigma are made together, once a step: one batched matrix function instead of one per use.
+
+    Args:
+      linears: by name, as from `init_linear`; all factorized with the same rank, or none.
+      orthogonal_map: "expm" or "cayley".
+
+    Returns:
+      By name, `down` (*private, N, O), `up` = Sigma U^T (*stack, O, M) and `bias`; weights not factorized as they are.
+    """
+    if any("kernel" in weights for weights in linears.values()):
+        return dict(linears)
+    sigmas = ORTHOGONAL_MAPS[orthogonal_map](jnp.stack([weights["a"] for weights in linears.values()]))
+    return {
+        name: {
+            "down": weights["v"],
+            "up": jnp.matmul(sigma, weights["u"], precision="highest"),
+            "bias": weights["bias"],
         }
-        self.private_a = {
-            name: self.param(f"private_a_{name}", cayley_rotations, (self.rank, self.rank))
-            for name in self.transformers
-        }
-
-    def __call__(self, transformer: str) -> FoldedWeights:
-        """Returns one Transformer's weights with Sigma folded into U, so that it is made once, not once per layer."""
-        sigma = orthogonal(self.private_a[transformer])
-        return FoldedWeights(self.private_v[transformer], sigma @ self.shared_u, self.shared_bias)
+        for (name, weights), sigma in zip(linears.items(), sigmas, strict=True)
+    }
 
 
-def apply_folded(weights: FoldedWeights, x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Computes U Sigma normalize(V^T x) + b for x (..., N); the normalization over the rank axis runs in float32."""
-    hidden = (x.astype(dtype) @ weights.down.astype(dtype)).astype(jnp.float32)
+def select(stack: jax.Array, layer: int, transformer: int) -> jax.Array:
+    """Takes the array of one layer and one Transformer from a stack (1 or layers, 1 or Transformers, ...)."""
+    return stack[min(layer, stack.shape[0] - 1), min(transformer, stack.shape[1] - 1)]
+
+
+def apply_linear(weights: Weights, x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Maps x (..., N) to (..., M): W x + b, or U Sigma normalize(V^T x) + b with the normalization in float32.
+
+    Args:
+      weights: of one layer and Transformer: `kernel` (N, M), or `down` (N, O) and `up` (O, M); and `bias` (M,).
+      x: input.
+      dtype: of the matrix products and of the result.
+    """
+    if "kernel" in weights:
+        return x.astype(dtype) @ weights["kernel"].astype(dtype) + weights["bias"].astype(dtype)
+    hidden = (x.astype(dtype) @ weights["down"].astype(dtype)).astype(jnp.float32)
     # The square root has no gradient at zero, so the floor of the norm, 1e-12, is applied to its square.
     hidden = hidden * jax.lax.rsqrt(jnp.maximum(jnp.sum(hidden**2, axis=-1, keepdims=True), 1e-24))
-    return hidden.astype(dtype) @ weights.up.astype(dtype) + weights.bias.astype(dtype)
+    return hidden.astype(dtype) @ weights["up"].astype(dtype) + weights["bias"].astype(dtype)
 
 
-def orthogonal(a: jax.Array) -> jax.Array:
-    """Returns expm(triu(A, 1) - triu(A, 1)^T), an orthogonal (O, O) matrix, for any square A (O, O)."""
+def expm_rotation(a: jax.Array) -> jax.Array:
+    """Returns expm(X), X = triu(A, 1) - triu(A, 1)^T: an orthogonal matrix for any A; both (..., O, O)."""
+    with jax.default_matmul_precision("highest"):
+        return orthonormalize(jax.scipy.linalg.expm(skew(a)))
+
+
+def cayley_rotation(a: jax.Array) -> jax.Array:
+    """Returns (I + X)^-1 (I - X), X = triu(A, 1) - triu(A, 1)^T: orthogonal for any A; both (..., O, O)."""
+    x, identity = skew(a), jnp.eye(a.shape[-1], dtype=a.dtype)
+    with jax.default_matmul_precision("highest"):
+        return orthonormalize(jnp.linalg.solve(identity + x, identity - x))
+
+
+ORTHOGONAL_MAPS = {"expm": expm_rotation, "cayley": cayley_rotation}
+
+
+def skew(a: jax.Array) -> jax.Array:
+    """Returns the skew-symmetric matrices with the strict upper triangles of A; both (..., O, O)."""
     upper = jnp.triu(a, 1)
-    return jax.scipy.linalg.expm(upper - upper.T)
+    return upper - upper.mT
 
 
-def cayley_rotations(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """Initializes A (O, O) with 2x2 rotations along the diagonal (Lezcano-Casado & Martinez-Rubio 2019, section 5).
+def orthonormalize(q: jax.Array) -> jax.Array:
+    """One Newton-Schulz step to the nearest orthogonal matrices of nearly orthogonal ones; both (..., O, O).
+
+    Rounding in repeated squaring adds up: ||Q^T Q - I|| (Frobenius, O = 128, entries of A around 1) is 2e-5 without
+    this step and 4e-6 with it.
+    """
+    return q @ (1.5 * jnp.eye(q.shape[-1], dtype=q.dtype) - 0.5 * q.mT @ q)
+
+
+def block_rotations(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Initializes A (..., O, O) with 2x2 rotations along the diagonal (Lezcano-Casado & Martinez-Rubio 2019, sec. 5).
 
     The first super-diagonal's even entries are -sqrt((1 - cos t) / (1 + cos t)) with t uniform in [0, pi/2).
     """
-    angles = jax.random.uniform(key, (shape[0] // 2,), dtype, 0.0, jnp.pi / 2)
-    rows = 2 * jnp.arange(shape[0] // 2)
+    rows = 2 * jnp.arange(shape[-1] // 2)
+    angles = jax.random.uniform(key, (*shape[:-2], len(rows)), maxval=jnp.pi / 2)
     values = -jnp.sqrt((1 - jnp.cos(angles)) / (1 + jnp.cos(angles)))
-    return jnp.zeros(shape, dtype).at[rows, rows + 1].set(values)
+    return jnp.zeros(shape).at[..., rows, rows + 1].set(values)

@@ -7,9 +7,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from avshare_jax.models.avbert import AVBert
+from avshare_jax.models.avbert import MODALITIES, AVBert, presence
 
-MEP_HEADS = ("visual", "audio", "multimodal_visual", "multimodal_audio")
+# Masked embedding prediction runs on the outputs of every Transformer that there is.
+MEP_HEADS = {
+    "early": ("multimodal_visual", "multimodal_audio"),
+    "mid": ("visual", "audio", "multimodal_visual", "multimodal_audio"),
+    "late": ("visual", "audio"),
+}
 
 
 class Predictor(nn.Module):
@@ -25,7 +30,7 @@ class Predictor(nn.Module):
         hidden = nn.Dense(self.hidden, dtype=self.dtype, name="ffn_out")(hidden)
         # Targets are layer-normalized, so their squared length is D: a standard deviation of 1/D keeps scores near 1.
         bilinear = self.param("bilinear", nn.initializers.normal(1 / self.hidden), (self.hidden, self.hidden))
-        return hidden.astype(jnp.float32) @ bilinear
+        return jnp.matmul(hidden.astype(jnp.float32), bilinear, precision="highest")
 
 
 class PairClassifier(nn.Module):
@@ -43,7 +48,7 @@ class PairClassifier(nn.Module):
 
 
 class PretrainingNetwork(nn.Module):
-    """AVBert with mask vectors, four predictors (masked embedding) and two pair classifiers (correct pair)."""
+    """AVBert with mask vectors, predictors (masked embedding) and two pair classifiers (correct pair)."""
 
     config: ConfigDict
 
@@ -54,24 +59,22 @@ class PretrainingNetwork(nn.Module):
         init = nn.initializers.normal(stddev=0.02)
         self.visual_mask_vector = self.param("visual_mask_vector", init, (hidden,))
         self.audio_mask_vector = self.param("audio_mask_vector", init, (hidden,))
-        self.predictors = {name: Predictor(hidden, dtype) for name in MEP_HEADS}
+        self.predictors = {head: Predictor(hidden, dtype) for head in MEP_HEADS[self.config.fusion]}
         self.bos_classifier = PairClassifier(hidden, dtype)
         self.step_classifier = PairClassifier(hidden, dtype)
 
     def __call__(
         self,
         batch: Mapping[str, jax.Array],
-        visual_mask: jax.Array,
-        audio_mask: jax.Array,
+        masks: Mapping[str, jax.Array],
         wrong_audio: jax.Array,
         train: bool,
-    ) -> dict[str, jax.Array | dict[str, jax.Array]]:
+    ) -> dict[str, dict[str, jax.Array]]:
         """Encodes a batch with masked clips, and once more each video with another video's audio.
 
         Args:
-          batch: `frames` and `log_mel` as for `AVBert`.
-          visual_mask: (B, S) bool, true where the visual clip is hidden from the Transformers.
-          audio_mask: (B, S) bool, the same for audio.
+          batch: as for `AVBert`, with both modalities.
+          masks: (B, S) bool by modality, true where the clip is hidden from the Transformers.
           wrong_audio: (B,) int, for each video the row whose audio it is paired with as a negative.
           train: as for `AVBert`.
 
@@ -80,35 +83,46 @@ class PretrainingNetwork(nn.Module):
           `right_pairs` and `wrong_pairs`: logits `bos` (B,) and `step` (B, S).
         """
         embedded = self.network.embed(batch, train)
-        visual, audio = embedded["visual_embeddings"], embedded["audio_embeddings"]
-        tokens = self.network.contextualize(
-            jnp.where(visual_mask[..., None], self.visual_mask_vector.astype(visual.dtype), visual),
-            jnp.where(audio_mask[..., None], self.audio_mask_vector.astype(audio.dtype), audio),
+        embeddings = {name: embedded[f"{name}_embeddings"] for name in MODALITIES}
+        tokens = self.network.encode(
+            {name: self.hide(x, masks[name], getattr(self, f"{name}_mask_vector")) for name, x in embeddings.items()},
             train,
         )
-        visual_part, audio_part = jnp.split(tokens["multimodal_tokens"], 2, axis=1)
-        outputs = {
-            "visual": tokens["visual_tokens"],
-            "audio": tokens["audio_tokens"],
-            "multimodal_visual": visual_part,
-            "multimodal_audio": audio_part,
-        }
-        wrong = self.network.fuse(tokens["visual_tokens"], tokens["audio_tokens"][wrong_audio], train)
+        # Right and wrong pairs in one pass. They alternate along the batch, which leaves a sharded batch where it is.
+        present = presence(batch)
+        fused = self.network.fuse(
+            {"visual": jnp.repeat(tokens["visual"], 2, axis=0), "audio": alternate(tokens["audio"], wrong_audio)},
+            train,
+            present and {"visual": jnp.repeat(present["visual"], 2), "audio": alternate(present["audio"], wrong_audio)},
+        )
+        right, wrong = fused[0::2], fused[1::2]
+        visual_part, audio_part = jnp.split(right, 2, axis=1)
+        outputs = tokens | {"multimodal_visual": visual_part, "multimodal_audio": audio_part}
         return {
-            "targets": {"visual": visual.astype(jnp.float32), "audio": audio.astype(jnp.float32)},
-            "predictions": {name: self.predictors[name](outputs[name][:, 1:]) for name in MEP_HEADS},
-            "right_pairs": self.classify_pairs(tokens["multimodal_tokens"]),
+            "targets": {name: x.astype(jnp.float32) for name, x in embeddings.items()},
+            "predictions": {head: predictor(outputs[head][:, 1:]) for head, predictor in self.predictors.items()},
+            "right_pairs": self.classify_pairs(right),
             "wrong_pairs": self.classify_pairs(wrong),
         }
 
-    def classify_pairs(self, multimodal_tokens: jax.Array) -> dict[str, jax.Array]:
+    def hide(self, embeddings: jax.Array, mask: jax.Array, mask_vector: jax.Array) -> jax.Array:
+        """Replaces the clip embeddings (B, S, D) by the mask vector (D,) where the mask (B, S) is true."""
+        return jnp.where(mask[..., None], mask_vector.astype(embeddings.dtype), embeddings)
+
+    def classify_pairs(self, fused: jax.Array) -> dict[str, jax.Array]:
         """Logits that audio and image belong together, from (B, 2 (S + 1), D): `bos` (B,) and `step` (B, S)."""
-        visual, audio = jnp.split(multimodal_tokens, 2, axis=1)
+        visual, audio = jnp.split(fused, 2, axis=1)
         return {
             "bos": self.bos_classifier(visual[:, 0], audio[:, 0]),
             "step": self.step_classifier(visual[:, 1:], audio[:, 1:]),
         }
 
     def pair_logits(self, visual_tokens: jax.Array, audio_tokens: jax.Array) -> dict[str, jax.Array]:
-        """Pair logits of unimodal tokens, each (B, S + 1, D), row by row, in evaluation mode."""
-        return self.classify_pairs(self.network.fuse(visual_tokens, audio_tokens, train=False))
+        """Pair logits of tokens from `AVBert.encode`, each (B, S + 1, D), row by row, in evaluation mode."""
+        tokens = {"visual": visual_tokens, "audio": audio_tokens}
+        return self.classify_pairs(self.network.fuse(tokens, train=False, present={}))
+
+
+def alternate(x: jax.Array, wrong: jax.Array) -> jax.Array:
+    """Puts row `wrong[i]` of x (B, ...) behind each row i; returns (2 B, ...)."""
+    return jnp.stack([x, x[wrong]], axis=1).reshape(-1, *x.shape[1:])

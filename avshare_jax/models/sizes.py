@@ -19,7 +19,11 @@ def base() -> ConfigDict:
             "mlp": 3072,
             "heads": 12,
             "layers": 6,
-            "rank": 128,
+            "rank": 128,  # None: full weights
+            "fusion": "mid",  # early, mid or late
+            "layer_sharing": "all",  # none, all or factorized (U shared)
+            "transformer_sharing": "factorized",  # the same
+            "orthogonal_map": "expm",  # or cayley
             "dropout": 0.1,
             "positions": 31,  # 30 clips and BOS; the released checkpoint has 22.
             "dtype": "bfloat16",
@@ -44,6 +48,10 @@ def tiny() -> ConfigDict:
             "heads": 4,
             "layers": 3,
             "rank": 24,
+            "fusion": "mid",
+            "layer_sharing": "all",
+            "transformer_sharing": "factorized",
+            "orthogonal_map": "expm",
             "dropout": 0.0,
             "positions": 9,
             "dtype": "float32",

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from avshare_jax.models.convolution import Convolution, batch_norm
+from avshare_jax.models.convolution import Convolution, batch_norm, statistics_mask
 
 
 class VisualBottleneck(nn.Module):
@@ -16,18 +16,18 @@ class VisualBottleneck(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
         """Maps (N, T, H, W, C) to (N, T, H / stride, W / stride, 4 * inner)."""
         strides = (1, self.stride, self.stride)
         out = Convolution(self.inner, (self.temporal_kernel, 1, 1), (1, 1, 1), self.dtype, name="a")(x)
-        out = nn.relu(batch_norm(train, self.dtype, "a_norm")(out))
+        out = nn.relu(batch_norm(train, self.dtype, "a_norm")(out, mask=mask))
         out = Convolution(self.inner, (1, 3, 3), strides, self.dtype, name="b")(out)
-        out = nn.relu(batch_norm(train, self.dtype, "b_norm")(out))
+        out = nn.relu(batch_norm(train, self.dtype, "b_norm")(out, mask=mask))
         out = Convolution(4 * self.inner, (1, 1, 1), (1, 1, 1), self.dtype, name="c")(out)
-        out = batch_norm(train, self.dtype, "c_norm")(out)
+        out = batch_norm(train, self.dtype, "c_norm")(out, mask=mask)
         if out.shape != x.shape:
             x = Convolution(4 * self.inner, (1, 1, 1), strides, self.dtype, name="shortcut")(x)
-            x = batch_norm(train, self.dtype, "shortcut_norm")(x)
+            x = batch_norm(train, self.dtype, "shortcut_norm")(x, mask=mask)
         return nn.relu(x + out)
 
 
@@ -51,16 +51,22 @@ class VisualCNN(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, frames: jax.Array, train: bool) -> jax.Array:
-        """Maps normalized clips (N, T, H, W, 3) to feature maps (N, T', H', W', channels)."""
+    def __call__(self, frames: jax.Array, train: bool, present: jax.Array | None = None) -> jax.Array:
+        """Maps normalized clips (N, T, H, W, 3) to feature maps (N, T', H', W', channels).
+
+        Clips whose `present` (N,) is false do not count in BatchNorm's statistics.
+        """
+        mask = None if present is None else statistics_mask(present, 5)
         x = Convolution(self.width, self.stem_kernel, self.stem_strides, self.dtype, name="stem")(frames)
-        x = nn.relu(batch_norm(train, self.dtype, "stem_norm")(x))
+        x = nn.relu(batch_norm(train, self.dtype, "stem_norm")(x, mask=mask))
         x = max_pool_3_stride_2(max_pool_3_stride_2(x, axis=2), axis=3)
         for stage, (size, temporal_kernel) in enumerate(zip(self.stage_sizes, self.temporal_kernels, strict=True)):
             for block in range(size):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = VisualBottleneck(self.width * 2**stage, temporal_kernel, stride, self.dtype, name=name)(x, train)
+                x = VisualBottleneck(self.width * 2**stage, temporal_kernel, stride, self.dtype, name=name)(
+                    x, train, mask
+                )
         return x
 
 

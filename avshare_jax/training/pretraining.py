@@ -31,16 +31,20 @@ class Pretraining:
         """Initializes `params` and `batch_stats` for batches shaped like `batch`."""
         batch_size, num_clips = batch["frames"].shape[:2]
         mask = jnp.zeros((batch_size, num_clips), bool)
-        return self.network.init(key, batch, mask, mask, jnp.arange(batch_size), train=False)
+        masks = {name: mask for name in models.MODALITIES}
+        return self.network.init(key, batch, masks, jnp.arange(batch_size), train=False)
 
     def loss(
         self, variables: Variables, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         """Computes L = MEP_visual + MEP_audio + alpha * MEP_multimodal + beta * CPP on the global batch.
 
+        Videos that lack a modality count where they can: MEP of the other modality, and no pair.
+
         Args:
           variables: `params` and `batch_stats`.
-          batch: `frames` (B, S, T, H, W, 3) uint8, `log_mel` (B, S, time, mels) float32.
+          batch: `frames` (B, S, T, H, W, 3) uint8, `log_mel` (B, S, time, mels) float32; `has_video` and `has_audio`
+            (B,) bool where not every video has both.
           key: the only source of randomness: augmentation, masks, negatives, pairs, dropout.
           train: with augmentation, dropout and batch statistics, or without.
 
@@ -53,66 +57,82 @@ class Pretraining:
         )
         if train:
             batch = augment(keys["augment"], batch, **self.config.augment)
+        present = models.presence(batch)
         batch_size, num_clips = batch["frames"].shape[:2]
         count = masking.masked_count(num_clips, self.config.objectives.mask_fraction)
         positions, masks = {}, {}
-        for modality in ("visual", "audio"):
+        for modality in models.MODALITIES:
             mask_key, keys[modality] = jax.random.split(keys[modality])
             positions[modality] = masking.sample_masked_positions(mask_key, batch_size, num_clips, count)
             masks[modality] = masking.positions_to_mask(positions[modality], num_clips)
+        wrong_audio = correct_pair.sample_derangement(keys["pairs"], batch_size)
         outputs, updates = self.network.apply(
             variables,
             batch,
-            masks["visual"],
-            masks["audio"],
-            correct_pair.sample_derangement(keys["pairs"], batch_size),
+            masks,
+            wrong_audio,
             train=train,
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
         )
-        mep_loss, mep_metrics = self.masked_embedding(outputs, positions, keys)
-        cpp_loss, cpp_metrics = self.correct_pair(outputs, keys["step"])
-        loss = mep_loss + self.config.objectives.pair_weight * cpp_loss
+        mep_loss, mep_metrics = self.masked_embedding(outputs, positions, present, keys)
+        cpp_loss, cpp_metrics = self.correct_pair(outputs, wrong_audio, present, keys["step"])
+        options = self.config.objectives
+        loss = options.masked_weight * mep_loss + options.pair_weight * cpp_loss
         metrics = {"loss": loss, "mep/loss": mep_loss, "cpp/loss": cpp_loss, **mep_metrics, **cpp_metrics}
         return loss, (metrics, updates.get("batch_stats", variables.get("batch_stats")))
 
     def masked_embedding(
-        self, outputs: Variables, positions: dict[str, jax.Array], keys: dict[str, jax.Array]
+        self,
+        outputs: Variables,
+        positions: dict[str, jax.Array],
+        present: dict[str, jax.Array],
+        keys: dict[str, jax.Array],
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Weighted sum of L_NCE over the four heads, and their metrics; a modality's heads share its negatives."""
+        """Weighted sum of L_NCE over all heads, and their metrics; a modality's heads share its negatives."""
         options = self.config.objectives
-        batch_size, num_clips, _ = outputs["targets"]["visual"].shape
-        total, metrics = 0.0, {}
-        for modality in ("visual", "audio"):
-            targets = outputs["targets"][modality]
-            drawn = negatives.sample_negatives(
+        total, metrics, chances, batch_chances = 0.0, {}, [], []
+        for modality in models.MODALITIES:
+            targets, has_it = outputs["targets"][modality], present.get(modality)
+            drawn, valid = negatives.sample_negatives(
                 keys[modality],
                 targets,
                 positions[modality],
                 options.num_negatives,
                 negatives.LOG_WEIGHTS[options.negative_sampling],
+                present=has_it,
+                groups=options.negative_groups,
             )
+            chances.append(masked_embedding.chance(valid, has_it))
+            batch_chances.append(masked_embedding.chance_of_batch(*targets.shape[:2], has_it))
             for head, weight in ((modality, 1.0), (f"multimodal_{modality}", options.multimodal_weight)):
+                if head not in outputs["predictions"]:  # Not every kind of fusion has every Transformer.
+                    continue
                 scores, own = masked_embedding.masked_embedding_scores(
                     outputs["predictions"][head], targets, positions[modality]
                 )
-                loss, top1 = masked_embedding.noise_contrastive_loss(scores, own, drawn)
+                loss, top1 = masked_embedding.noise_contrastive_loss(scores, own, drawn, valid, has_it)
                 total += weight * loss
                 metrics[f"mep/{head}_loss"] = loss
                 metrics[f"mep/{head}_top1"] = top1
-                metrics[f"mep/{head}_top1_of_batch"] = masked_embedding.top1_of_batch(scores, own)
-        metrics["mep/chance"] = jnp.float32(1 / (1 + options.num_negatives))
-        metrics["mep/chance_of_batch"] = jnp.float32(1 / (batch_size * num_clips))
+                metrics[f"mep/{head}_top1_of_batch"] = masked_embedding.top1_of_batch(scores, own, has_it)
+        metrics["mep/chance"] = jnp.mean(jnp.stack(chances))
+        metrics["mep/chance_of_batch"] = jnp.mean(jnp.stack(batch_chances))
         return total, metrics
 
-    def correct_pair(self, outputs: Variables, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def correct_pair(
+        self, outputs: Variables, wrong_audio: jax.Array, present: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Sum of both pair losses (BOS outputs; outputs at one random time step per pair), and their metrics."""
         right, wrong = outputs["right_pairs"], outputs["wrong_pairs"]
+        flags = (
+            (present["visual"] & present["audio"], present["visual"] & present["audio"][wrong_audio]) if present else ()
+        )
         steps = jax.random.randint(key, (2, right["step"].shape[0], 1), 0, right["step"].shape[1])
         right_step = jnp.take_along_axis(right["step"], steps[0], axis=1)[:, 0]
         wrong_step = jnp.take_along_axis(wrong["step"], steps[1], axis=1)[:, 0]
-        bos_loss, bos_accuracy = correct_pair.pair_loss(right["bos"], wrong["bos"])
-        step_loss, step_accuracy = correct_pair.pair_loss(right_step, wrong_step)
+        bos_loss, bos_accuracy = correct_pair.pair_loss(right["bos"], wrong["bos"], *flags)
+        step_loss, step_accuracy = correct_pair.pair_loss(right_step, wrong_step, *flags)
         return bos_loss + step_loss, {
             "cpp/bos_loss": bos_loss,
             "cpp/step_loss": step_loss,

@@ -1,104 +1,202 @@
-"""The factorized linear map against its equation in float64."""
+"""Shared and factorized weights, and the orthogonal maps, against their equations in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.linalg
 import scipy.stats
 
-from avshare_jax.models.factorized import FactorizedLinear, apply_folded, cayley_rotations, orthogonal
+from avshare_jax.models.factorized import (
+    ORTHOGONAL_MAPS,
+    Stacks,
+    apply_linear,
+    block_rotations,
+    fold,
+    init_linear,
+    make_stacks,
+    select,
+)
 
-INPUTS, OUTPUTS, RANK = 10, 7, 6
-NAMES = ("visual", "audio", "multimodal")
-
-
-@pytest.fixture(scope="module")
-def layer():
-    return FactorizedLinear(INPUTS, OUTPUTS, RANK, NAMES)
-
-
-@pytest.fixture(scope="module")
-def params(layer, random_variables):
-    return random_variables(lambda key: layer.init(key, NAMES[0]))["params"]
-
-
-@pytest.fixture(scope="module")
-def apply(layer):
-    @jax.jit
-    def apply(params, x):
-        return {name: apply_folded(layer.apply({"params": params}, name), x, jnp.float32) for name in NAMES}
-
-    return apply
+INPUTS, OUTPUTS, RANK, LAYERS, TRANSFORMERS = 10, 7, 6, 2, 3
+SCHEMES = ("none", "all", "factorized")
 
 
-def reference(params, name, x):
-    """y = U Sigma normalize(V^T x) + b for row vectors: h <- h Sigma, then times U^T, which is how U is stored."""
-    params = {key: np.asarray(value, np.float64) for key, value in params.items()}
-    upper = np.triu(params[f"private_a_{name}"], 1)
-    sigma = scipy.linalg.expm(upper - upper.T)
-    hidden = np.asarray(x, np.float64) @ params[f"private_v_{name}"]
-    hidden /= np.maximum(np.linalg.norm(hidden, axis=-1, keepdims=True), 1e-12)
-    return hidden @ sigma @ params["shared_u"] + params["shared_bias"]
+def rotation(a, orthogonal_map):
+    """Sigma from A (O, O), in float64."""
+    x = np.triu(a, 1) - np.triu(a, 1).T
+    identity = np.eye(len(a))
+    return scipy.linalg.expm(x) if orthogonal_map == "expm" else np.linalg.solve(identity + x, identity - x)
 
 
-def test_each_transformer_applies_its_equation(apply, params):
+def make_weights(random_variables, layer_sharing, transformer_sharing, rank=RANK):
+    stacks = make_stacks(LAYERS, TRANSFORMERS, layer_sharing, transformer_sharing)
+    return random_variables(lambda key: {"linear": init_linear(key, INPUTS, OUTPUTS, rank, stacks)})["linear"]
+
+
+@pytest.mark.parametrize("orthogonal_map", ORTHOGONAL_MAPS)
+@pytest.mark.parametrize("transformer_sharing", SCHEMES)
+@pytest.mark.parametrize("layer_sharing", SCHEMES)
+def test_each_layer_of_each_transformer_applies_its_equation(
+    random_variables, quick_jit, layer_sharing, transformer_sharing, orthogonal_map
+):
+    weights = make_weights(random_variables, layer_sharing, transformer_sharing)
     x = np.random.default_rng(1).normal(size=(3, 5, INPUTS)).astype(np.float32)
-    outputs = apply(params, x)
-    for name in NAMES:
-        np.testing.assert_allclose(outputs[name], reference(params, name, x), rtol=1e-4, atol=1e-5)
+
+    @quick_jit
+    def apply(weights):
+        folded = fold({"linear": weights}, orthogonal_map)["linear"]
+        places = [(layer, transformer) for layer in range(LAYERS) for transformer in range(TRANSFORMERS)]
+        return {
+            place: apply_linear(
+                {name: select(stack, *place) for name, stack in folded.items()}, jnp.asarray(x), jnp.float32
+            )
+            for place in places
+        }
+
+    for (layer, transformer), output in apply(weights).items():
+        # Which array is whose, written out once more: what is shared has a single row.
+        private = (0 if layer_sharing == "all" else layer, 0 if transformer_sharing == "all" else transformer)
+        shared = (layer if layer_sharing == "none" else 0, transformer if transformer_sharing == "none" else 0)
+        hidden = x.astype(np.float64) @ weights["v"][private]
+        hidden /= np.linalg.norm(hidden, axis=-1, keepdims=True)
+        sigma = rotation(weights["a"][private].astype(np.float64), orthogonal_map)
+        expected = hidden @ sigma @ weights["u"][shared] + weights["bias"][shared]
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_only_v_and_a_are_private(params):
-    assert {name: value.shape for name, value in params.items() if name.startswith("shared")} == {
-        "shared_u": (RANK, OUTPUTS),
-        "shared_bias": (OUTPUTS,),
+def test_full_weights_are_an_ordinary_linear_map(random_variables):
+    weights = make_weights(random_variables, "none", "all", rank=None)
+    assert {name: stack.shape for name, stack in weights.items()} == {
+        "kernel": (LAYERS, 1, INPUTS, OUTPUTS),
+        "bias": (LAYERS, 1, OUTPUTS),
     }
-    private = {f"private_v_{name}": (INPUTS, RANK) for name in NAMES} | {
-        f"private_a_{name}": (RANK, RANK) for name in NAMES
-    }
-    assert {name: value.shape for name, value in params.items() if name.startswith("private")} == private
+    x = np.random.default_rng(1).normal(size=(4, INPUTS)).astype(np.float32)
+    folded = fold({"linear": weights}, "expm")["linear"]
+    output = apply_linear({name: select(stack, 1, 2) for name, stack in folded.items()}, jnp.asarray(x), jnp.float32)
+    np.testing.assert_allclose(output, x @ weights["kernel"][1, 0] + weights["bias"][1, 0], rtol=1e-4, atol=1e-5)
 
 
-def test_input_scale_does_not_matter(apply, params):
+def test_in_the_paper_only_v_and_a_are_private():
+    assert make_stacks(6, 3, "all", "factorized") == Stacks(shared=(1, 1), private=(1, 3))
+
+
+def test_unknown_scheme_is_a_sentence():
+    with pytest.raises(ValueError, match="none, all or factorized, and not 'half'"):
+        make_stacks(6, 3, "all", "half")
+
+
+@pytest.fixture(scope="module")
+def paper_weights(random_variables):
+    return make_weights(random_variables, "all", "factorized")
+
+
+def apply_to(weights, transformer, x):
+    folded = fold({"linear": weights}, "expm")["linear"]
+    return apply_linear({name: select(stack, 0, transformer) for name, stack in folded.items()}, x, jnp.float32)
+
+
+def test_input_scale_does_not_matter(paper_weights):
     x = np.random.default_rng(2).normal(size=(4, INPUTS)).astype(np.float32)
-    outputs, scaled = apply(params, x), apply(params, 1000 * x)
-    for name in NAMES:
-        np.testing.assert_allclose(outputs[name], scaled[name], rtol=1e-4, atol=1e-5)
+    one, other = apply_to(paper_weights, 1, x), apply_to(paper_weights, 1, 1000 * x)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_zero_input_gives_the_bias_and_finite_gradients(layer, params):
-    def total(params, x):
-        return apply_folded(layer.apply({"params": params}, "audio"), x, jnp.float32).sum()
+def test_zero_input_gives_the_bias_and_finite_gradients(paper_weights, quick_jit):
+    def total(weights, x):
+        return apply_to(weights, 1, x).sum()
 
     x = np.zeros((2, INPUTS), np.float32)
-    value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(params, x)
-    np.testing.assert_allclose(value, 2 * params["shared_bias"].sum(), rtol=1e-5)
+    value, gradients = quick_jit(jax.value_and_grad(total, argnums=(0, 1)))(paper_weights, x)
+    np.testing.assert_allclose(value, 2 * paper_weights["bias"].sum(), rtol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 10.0])
-def test_sigma_is_the_rotation_of_the_upper_triangle(scale):
-    a = (scale * np.random.default_rng(3).normal(size=(16, 16))).astype(np.float32)
-    sigma = np.asarray(orthogonal(a), np.float64)
-    np.testing.assert_allclose(sigma @ sigma.T, np.eye(16), atol=2e-4)
-    assert np.linalg.det(sigma) == pytest.approx(1, abs=1e-3)
-    upper = np.triu(a, 1).astype(np.float64)
-    np.testing.assert_allclose(sigma, scipy.linalg.expm(upper - upper.T), atol=2e-4 * max(1, scale))
-    np.testing.assert_array_equal(orthogonal(np.triu(a, 1)), orthogonal(a))
+def test_shared_u_receives_the_gradients_of_all_three_transformers(paper_weights, quick_jit):
+    x = np.random.default_rng(4).normal(size=(TRANSFORMERS, INPUTS)).astype(np.float32)
+    direction = np.random.default_rng(5).normal(size=(TRANSFORMERS, OUTPUTS)).astype(np.float32)
+
+    def part(weights, transformer):
+        return jnp.sum(direction[transformer] * apply_to(weights, transformer, x[transformer]))
+
+    @quick_jit
+    def gradients(weights):
+        parts = [jax.grad(part)(weights, transformer) for transformer in range(TRANSFORMERS)]
+        return jax.grad(lambda weights: sum(part(weights, t) for t in range(TRANSFORMERS)))(weights), parts
+
+    together, parts = gradients(paper_weights)
+    for name in ("u", "bias"):
+        np.testing.assert_allclose(together[name], sum(gradient[name] for gradient in parts), rtol=1e-4, atol=1e-5)
+        assert all(np.abs(gradient[name]).max() > 1e-3 for gradient in parts)
+    for transformer, gradient in enumerate(parts):
+        for name in ("v", "a"):
+            np.testing.assert_allclose(together[name][0, transformer], gradient[name][0, transformer], atol=1e-5)
+            assert np.abs(np.delete(gradient[name][0], transformer, axis=0)).max() == 0
+
+
+@pytest.mark.parametrize("orthogonal_map", ORTHOGONAL_MAPS)
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 3.0])
+def test_sigma_is_orthogonal_and_follows_its_definition(orthogonal_map, scale):
+    a = (scale * np.random.default_rng(3).normal(size=(2, 128, 128))).astype(np.float32)
+    sigmas = np.asarray(ORTHOGONAL_MAPS[orthogonal_map](a), np.float64)
+    for sigma, matrix in zip(sigmas, a.astype(np.float64), strict=True):
+        assert np.linalg.norm(sigma.T @ sigma - np.eye(128)) < 1e-5
+        assert np.linalg.det(sigma) == pytest.approx(1, abs=1e-4)
+        # A Cayley map's linear system is ill-conditioned where a rotation is near a half turn.
+        tolerance = 2e-5 if orthogonal_map == "expm" else 2e-4
+        np.testing.assert_allclose(sigma, rotation(matrix, orthogonal_map), atol=tolerance * max(1, scale))
+    np.testing.assert_array_equal(ORTHOGONAL_MAPS[orthogonal_map](np.triu(a, 1)), sigmas.astype(np.float32))
+
+
+@pytest.mark.parametrize("orthogonal_map", ORTHOGONAL_MAPS)
+def test_gradients_of_sigma_match_finite_differences(orthogonal_map):
+    random = np.random.default_rng(6)
+    a, weights = random.normal(size=(2, 5, 5))
+    with jax.enable_x64(True):
+        gradient = np.asarray(jax.grad(lambda a: jnp.sum(weights * ORTHOGONAL_MAPS[orthogonal_map](a)))(jnp.asarray(a)))
+    assert gradient.dtype == np.float64
+    for place in np.ndindex(5, 5):
+        step = np.zeros((5, 5))
+        step[place] = 1e-6
+        difference = rotation(a + step, orthogonal_map) - rotation(a - step, orthogonal_map)
+        np.testing.assert_allclose(gradient[place], np.sum(weights * difference) / 2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("orthogonal_map", ORTHOGONAL_MAPS)
+def test_sigma_stays_orthogonal_over_a_thousand_updates(orthogonal_map):
+    """A learns a random orthogonal matrix; what is checked is the matrix after each update."""
+    target = scipy.stats.special_ortho_group.rvs(16, random_state=0).astype(np.float32)
+    optimizer = optax.adam(1e-2)
+
+    def update(carry, _):
+        a, state = carry
+        loss = lambda a: jnp.mean((ORTHOGONAL_MAPS[orthogonal_map](a) - target) ** 2)  # noqa: E731
+        error, gradient = jax.value_and_grad(loss)(a)
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(a, updates), state), (error, ORTHOGONAL_MAPS[orthogonal_map](a))
+
+    a = block_rotations(jax.random.key(0), (16, 16))
+    errors, sigmas = jax.jit(lambda a: jax.lax.scan(update, (a, optimizer.init(a)), length=1000)[1])(a)
+    sigmas = np.asarray(sigmas, np.float64)
+    assert np.linalg.norm(sigmas.mT @ sigmas - np.eye(16), axis=(1, 2)).max() < 1e-5
+    assert errors[-1] < 0.1 * errors[0]
 
 
 def test_initial_sigma_turns_pairs_of_axes():
-    a = np.asarray(cayley_rotations(jax.random.key(0), (6, 6)))
-    expected = np.zeros((6, 6))
-    for row in (0, 2, 4):
-        cosine, sine = np.cos(a[row, row + 1]), np.sin(a[row, row + 1])
-        expected[row : row + 2, row : row + 2] = [[cosine, sine], [-sine, cosine]]
-    np.testing.assert_allclose(orthogonal(a), expected, atol=1e-6)
+    a = np.asarray(block_rotations(jax.random.key(0), (2, 6, 6)))
+    assert (a[0] != a[1]).any()
+    for orthogonal_map, turn in (("expm", lambda t: t), ("cayley", lambda t: -2 * np.arctan(t))):
+        expected = np.zeros((6, 6))
+        for row in (0, 2, 4):
+            angle = turn(a[1, row, row + 1])
+            cosine, sine = np.cos(angle), np.sin(angle)
+            expected[row : row + 2, row : row + 2] = [[cosine, sine], [-sine, cosine]]
+        np.testing.assert_allclose(ORTHOGONAL_MAPS[orthogonal_map](a)[1], expected, atol=1e-6)
 
 
 def test_initial_angles_are_uniform():
-    a = np.asarray(cayley_rotations(jax.random.key(1), (1000, 1000)))
+    a = np.asarray(block_rotations(jax.random.key(1), (1000, 1000)))
     rows = np.arange(0, 1000, 2)
     values = a[rows, rows + 1]
     assert np.count_nonzero(a) == np.count_nonzero(values)
@@ -106,34 +204,8 @@ def test_initial_angles_are_uniform():
     assert scipy.stats.kstest(angles, "uniform", args=(0, np.pi / 2)).pvalue > 0.01
 
 
-def test_shared_u_receives_the_gradients_of_all_three_transformers(random_variables):
-    layer = FactorizedLinear(5, 5, 4, NAMES)
-    params = random_variables(lambda key: layer.init(key, NAMES[0]))["params"]
-    visual, audio, direction = np.random.default_rng(4).normal(size=(3, 3, 5)).astype(np.float32)
-
-    def loss(*params):
-        """The multimodal map of what the two unimodal ones give, each with its own copy of the parameters."""
-        weights = [layer.apply({"params": copy}, name) for copy, name in zip(params, NAMES, strict=True)]
-        unimodal = apply_folded(weights[0], visual, jnp.float32) + apply_folded(weights[1], audio, jnp.float32)
-        return jnp.sum(direction * apply_folded(weights[2], unimodal, jnp.float32))
-
-    @jax.jit
-    def gradients(params):
-        return jax.grad(lambda params: loss(params, params, params))(params), jax.grad(loss, (0, 1, 2))(*[params] * 3)
-
-    shared, copies = gradients(params)
-    for name in ("shared_u", "shared_bias"):
-        np.testing.assert_allclose(shared[name], sum(copy[name] for copy in copies), rtol=1e-4, atol=1e-5)
-        assert all(np.abs(copy[name]).max() > 1e-3 for copy in copies)
-    for copy, name in zip(copies, NAMES, strict=True):
-        for private in (f"private_v_{name}", f"private_a_{name}"):
-            np.testing.assert_allclose(shared[private], copy[private], rtol=1e-4, atol=1e-5)
-
-
 def test_initial_outputs_are_of_the_size_of_a_plain_layer():
-    layer = FactorizedLinear(64, 512, 32, NAMES)
-    params = layer.init(jax.random.key(2), "audio")["params"]
+    weights = init_linear(jax.random.key(2), 64, 512, 32, make_stacks(1, 3, "all", "factorized"))
     x = np.random.default_rng(5).normal(size=(20, 64)).astype(np.float32)
-    outputs = apply_folded(layer.apply({"params": params}, "audio"), x, jnp.float32)
     # BERT's own layers start with a standard deviation of 0.02 for 768 inputs of unit variance.
-    assert np.std(outputs) == pytest.approx(0.02 * np.sqrt(768), rel=0.2)
+    assert np.std(apply_to(weights, 1, x)) == pytest.approx(0.02 * np.sqrt(768), rel=0.2)

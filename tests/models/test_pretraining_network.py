@@ -9,6 +9,7 @@ from avshare_jax import models
 
 VIDEOS, CLIPS, HIDDEN = 3, 3, 8
 NOTHING = np.zeros((VIDEOS, CLIPS), bool)
+MASKS = {"visual": NOTHING, "audio": NOTHING}
 IDENTITY = np.arange(VIDEOS)
 
 
@@ -19,15 +20,15 @@ def network(micro_model):
 
 @pytest.fixture(scope="module")
 def variables(network, random_variables, micro_batch):
-    return random_variables(lambda key: network.init(key, micro_batch, NOTHING, NOTHING, IDENTITY, train=False))
+    return random_variables(lambda key: network.init(key, micro_batch, MASKS, IDENTITY, train=False))
 
 
 @pytest.fixture(scope="module")
 def apply(network, variables, quick_jit):
     compiled = quick_jit(lambda *arguments: network.apply(variables, *arguments, train=False))
 
-    def apply(batch, visual_mask=NOTHING, audio_mask=NOTHING, wrong_audio=IDENTITY):
-        return jax.tree.map(np.asarray, compiled(batch, visual_mask, audio_mask, wrong_audio))
+    def apply(batch, masks=MASKS, wrong_audio=IDENTITY):
+        return jax.tree.map(np.asarray, compiled(batch, MASKS | masks, wrong_audio))
 
     return apply
 
@@ -52,8 +53,8 @@ def assert_close(actual, expected):
 
 def test_targets_are_the_clip_embeddings(apply, micro_batch, tokens):
     everything = np.ones((VIDEOS, CLIPS), bool)
-    for masks in ((NOTHING, NOTHING), (everything, everything)):
-        targets = apply(micro_batch, *masks)["targets"]
+    for masks in (MASKS, {"visual": everything, "audio": everything}):
+        targets = apply(micro_batch, masks)["targets"]
         assert_close(targets, {name: tokens[f"{name}_embeddings"] for name in ("visual", "audio")})
 
 
@@ -66,7 +67,7 @@ def test_predictors_see_the_clip_outputs_of_their_transformer(apply, micro_batch
         "multimodal_visual": multimodal[:, 1 : CLIPS + 1],
         "multimodal_audio": multimodal[:, CLIPS + 2 :],
     }
-    assert set(inputs) == set(models.MEP_HEADS)
+    assert set(inputs) == set(models.MEP_HEADS["mid"])
     for head, outputs in inputs.items():
         params = variables["params"][f"predictors_{head}"]
         assert_close(predictions[head], two_layers(params, outputs) @ params["bilinear"])
@@ -102,10 +103,10 @@ def test_pair_logits_of_unimodal_tokens(network, variables, apply, micro_batch, 
 def test_a_masked_clip_is_seen_in_the_targets_only(apply, micro_batch, modality, name):
     mask = NOTHING.copy()
     mask[0, 1] = mask[1, 0] = mask[2, 2] = True
-    masks = {f"{modality}_mask": mask}
+    masks = {modality: mask}
     other_content = micro_batch | {name: micro_batch[name].copy()}
     other_content[name][mask] = micro_batch[name][[1, 2, 0], [1, 1, 1]]
-    before, after = apply(micro_batch, **masks), apply(other_content, **masks)
+    before, after = apply(micro_batch, masks), apply(other_content, masks)
     for part in ("predictions", "right_pairs", "wrong_pairs"):
         jax.tree.map(np.testing.assert_array_equal, after[part], before[part])
     target_changed = (after["targets"][modality] != before["targets"][modality]).any(-1)
@@ -118,6 +119,6 @@ def test_a_masked_clip_is_seen_in_the_targets_only(apply, micro_batch, modality,
 
 def test_masked_clips_are_alike_but_for_their_position(apply, micro_batch):
     everything = np.ones((VIDEOS, CLIPS), bool)
-    visual = apply(micro_batch, visual_mask=everything)["predictions"]["visual"]
+    visual = apply(micro_batch, {"visual": everything})["predictions"]["visual"]
     assert_close(visual, np.broadcast_to(visual[:1], visual.shape))
     assert np.abs(visual[0, 0] - visual[0, 1]).max() > 1e-3

@@ -10,11 +10,13 @@ import scipy.special
 from avshare_jax.models.transformer import TRANSFORMERS, SharedTransformer, TokenEmbedding
 
 HIDDEN, MLP, HEADS, LAYERS, RANK = 8, 12, 2, 2, 4
+NAMES = TRANSFORMERS["mid"]
 
 
 def encoder(**overrides):
     sizes = {"hidden": HIDDEN, "mlp": MLP, "heads": HEADS, "layers": LAYERS, "rank": RANK, "dropout": 0.0}
-    return SharedTransformer(**sizes | {"dtype": jnp.float32} | overrides)
+    scheme = {"layer_sharing": "all", "transformer_sharing": "factorized", "orthogonal_map": "expm"}
+    return SharedTransformer(NAMES, **sizes | scheme | {"dtype": jnp.float32} | overrides)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def tokens():
 def encode(quick_jit):
     return quick_jit(
         lambda params, tokens: {
-            name: encoder().apply({"params": params}, tokens, name, train=False) for name in TRANSFORMERS
+            name: encoder().apply({"params": params}, tokens, name, train=False) for name in NAMES
         }
     )
 
@@ -41,12 +43,17 @@ def reference(numpy_layer_norm):
     """Returns a function that computes a post-norm BERT encoder with factorized weights, head by head."""
 
     def reference(params, x, name, layers=LAYERS, attention=True):
+        index = NAMES.index(name)
+
         def linear(part, x):
-            factors = {key: np.asarray(value, np.float64) for key, value in params[f"linear_{part}"].items()}
-            upper = np.triu(factors[f"private_a_{name}"], 1)
-            hidden = x @ factors[f"private_v_{name}"]
+            factors = {key: np.asarray(value, np.float64)[0] for key, value in params[part].items()}
+            upper = np.triu(factors["a"][index], 1)
+            hidden = x @ factors["v"][index]
             hidden /= np.linalg.norm(hidden, axis=-1, keepdims=True)
-            return hidden @ scipy.linalg.expm(upper - upper.T) @ factors["shared_u"] + factors["shared_bias"]
+            return hidden @ scipy.linalg.expm(upper - upper.T) @ factors["u"][0] + factors["bias"][0]
+
+        def norm(part, x):
+            return numpy_layer_norm(x, {key: value[0, 0] for key, value in params[part].items()})
 
         def attend(x):
             heads = []
@@ -58,10 +65,10 @@ def reference(numpy_layer_norm):
 
         x = x.astype(np.float64)
         for _ in range(layers):
-            x = numpy_layer_norm(x + (attend(x) if attention else 0), params["attention_norm"])
+            x = norm("attention_norm", x + (attend(x) if attention else 0))
             inner = linear("mlp_in", x)
             gelu = inner * 0.5 * (1 + scipy.special.erf(inner / np.sqrt(2)))
-            x = numpy_layer_norm(x + linear("mlp_out", gelu), params["output_norm"])
+            x = norm("output_norm", x + linear("mlp_out", gelu))
         return x
 
     return reference
@@ -69,17 +76,14 @@ def reference(numpy_layer_norm):
 
 def test_encoder_matches_the_reference(encode, params, tokens, reference):
     outputs = encode(params, tokens)
-    for name in TRANSFORMERS:
+    for name in NAMES:
         np.testing.assert_allclose(outputs[name], reference(params, tokens, name), rtol=1e-3, atol=1e-4)
 
 
 def test_transformers_differ_by_their_private_parts_only(encode, params, tokens):
-    for linear in (part for part in params if part.startswith("linear")):
-        assert sum(name.startswith("shared") for name in params[linear]) == 2
-    same = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: params[path[0].key][path[-1].key.replace("audio", "visual")] if len(path) == 2 else leaf,
-        params,
-    )
+    private = {path[-1].key for path, leaf in jax.tree_util.tree_leaves_with_path(params) if leaf.shape[1] == 3}
+    assert private == {"v", "a"}
+    same = jax.tree.map(lambda leaf: leaf[:, [0, 0, 2]] if leaf.shape[1] == 3 else leaf, params)
     outputs, alike = encode(params, tokens), encode(same, tokens)
     np.testing.assert_array_equal(alike["audio"], alike["visual"])
     np.testing.assert_array_equal(alike["visual"], outputs["visual"])
@@ -89,7 +93,7 @@ def test_transformers_differ_by_their_private_parts_only(encode, params, tokens)
 def test_encoder_has_no_sense_of_order(encode, params, tokens):
     order = np.array([3, 0, 4, 1, 2])
     outputs, permuted = encode(params, tokens), encode(params, tokens[:, order])
-    for name in TRANSFORMERS:
+    for name in NAMES:
         np.testing.assert_allclose(permuted[name], outputs[name][:, order], rtol=1e-3, atol=1e-4)
 
 
@@ -116,15 +120,60 @@ def test_dropout_is_drawn_from_the_key(encode, params, tokens, quick_jit):
     assert np.abs(first - encode(params, tokens)["visual"]).max() > 1e-2
 
 
+def test_hidden_tokens_are_as_if_they_were_not_there(params, tokens, quick_jit):
+    visible = np.array([[True, True, False, True, False], [True] * 5])
+    hidden = quick_jit(lambda tokens: encoder().apply({"params": params}, tokens, "audio", False, visible))(tokens)
+    shorter = encoder().apply({"params": params}, tokens[:1, visible[0]], "audio", False)
+    np.testing.assert_allclose(hidden[:1, visible[0]], shorter, rtol=1e-3, atol=1e-4)
+    whole = encoder().apply({"params": params}, tokens[1:], "audio", False)
+    np.testing.assert_allclose(hidden[1:], whole, rtol=1e-3, atol=1e-4)
+
+
+def test_layers_with_weights_of_their_own_differ(random_variables, tokens, reference, quick_jit):
+    """Two layers that share nothing: the first layer's weights, then the second's."""
+    module = encoder(layer_sharing="none")
+    params = random_variables(lambda key: module.init(key, tokens, "visual", False))["params"]
+    output = quick_jit(lambda params: module.apply({"params": params}, tokens, "audio", False))(params)
+    expected = tokens
+    for layer in range(LAYERS):
+        expected = reference(jax.tree.map(lambda leaf: leaf[layer : layer + 1], params), expected, "audio", layers=1)  # noqa: B023
+    np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_all_sigmas_of_a_step_are_made_in_one_call(tokens):
+    """However many layers, uses and weights: one linear solve (one LU) in what is compiled."""
+
+    def sizes(layers):
+        module = encoder(layers=layers, layer_sharing="factorized")
+        return jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, "visual", False)["params"])
+
+    for layers in (1, 3):
+        module = encoder(layers=layers, layer_sharing="factorized")
+
+        def all_transformers(module):
+            return [module(tokens, name, False) for name in NAMES]
+
+        step = jax.jit(lambda p, module=module: module.apply({"params": p}, method=all_transformers))
+        assert step.lower(sizes(layers)).compile().as_text().count("lapack_sgetrf") == 1
+
+
+def test_schemes_that_do_not_go_together_are_a_sentence(tokens):
+    with pytest.raises(ValueError, match="Only a factorized network"):
+        encoder(rank=None).init(jax.random.key(0), tokens, "visual", False)
+
+
 def embed(params, sequences, positions=6):
-    module = TokenEmbedding(positions, len(sequences), 0.0, jnp.float32)
+    modalities = ("visual", "audio")
+    module = TokenEmbedding(positions, modalities if len(sequences) > 1 else (), 0.0, jnp.float32)
+    sequences = dict(zip(modalities, sequences, strict=False))
     return np.asarray(module.apply({"params": params}, sequences, train=False))
 
 
 @pytest.fixture(scope="module")
 def embedding(random_variables):
-    module = TokenEmbedding(6, 2, 0.0, jnp.float32)
-    return random_variables(lambda key: module.init(key, (jnp.zeros((1, 4, HIDDEN)),) * 2, False))["params"]
+    module = TokenEmbedding(6, ("visual", "audio"), 0.0, jnp.float32)
+    tokens = dict.fromkeys(("visual", "audio"), jnp.zeros((1, 4, HIDDEN)))
+    return random_variables(lambda key: module.init(key, tokens, False))["params"]
 
 
 def test_embedding_adds_position_and_modality(embedding, numpy_layer_norm):

@@ -63,12 +63,12 @@ def test_decay_leaves_out_biases_and_norm_scales():
     params = {
         "conv": {"kernel": 0},
         "norm": {"scale": 0, "bias": 0},
-        "transformer": {"query": {"shared_u": 0, "private_v_audio": 0, "shared_bias": 0}},
+        "transformer": {"query": {"u": 0, "v": 0, "bias": 0}},
         "bos": 0,
     }
     assert optimizer.decay_mask(params) == {
         "conv": {"kernel": True},
         "norm": {"scale": False, "bias": False},
-        "transformer": {"query": {"shared_u": True, "private_v_audio": True, "shared_bias": False}},
+        "transformer": {"query": {"u": True, "v": True, "bias": False}},
         "bos": True,
     }
