@@ -1,24 +1,53 @@
-"""Pretraining: the paper's recipe, and a demo of it that trains on two CPU cores.
+"""Pretraining: the paper's recipe, its ablations, and a demo that trains on two CPU cores.
 
     python main.py --config=configs/pretrain.py --workdir=DIR          the paper's recipe, on accelerators
     python main.py --config=configs/pretrain.py:demo                   generated videos, a small network, minutes
-    python main.py --config=configs/pretrain.py:demo,long              the same with more steps
+    python main.py --config=configs/pretrain.py:10s,late_fusion,optimizer.learning_rate=3e-4 --workdir=DIR
 
+What follows the colon are changes to the recipe, made in that order: names of `CHANGES` and values of fields.
 Marks on values: (P) stated by the paper, (C) read in the released code, (R) second-hand or our choice where nothing is
 published.
 """
 
+import ast
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
+from avshare_jax import settings
 from avshare_jax.models import sizes
 
 
-def get_config(variant: str = "paper") -> ConfigDict:
-    """Returns the config of `paper`, `demo` or `demo,long`."""
-    variants = {"paper": paper, "demo": demo, "demo,long": demo_long}
-    if variant not in variants:
-        raise ValueError(f"configs/pretrain.py has no variant '{variant}'. It has: {', '.join(variants)}.")
-    return variants[variant]()
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the paper's recipe with the changes of `variant`, comma-separated; `ValueError` where one is unknown."""
+    config = paper()
+    for change in filter(None, variant.split(",")):
+        if "=" in change:
+            set_field(config, *change.split("=", 1))
+        elif change in CHANGES:
+            CHANGES[change](config)
+            config.name = change if config.name == "pretrain" else f"{config.name}_{change}"
+        else:
+            raise ValueError(f"there is no variant {change!r}. There are: {', '.join(CHANGES)}")
+    return config
+
+
+def set_field(config: ConfigDict, name: str, text: str) -> None:
+    """Sets a field such as `optimizer.learning_rate` from text; `ValueError` where it does not exist or fit."""
+    known = list(settings.field_names(config))
+    if name not in known:
+        raise ValueError(f"the config has no field {name!r}{settings.nearest_name(name, known)}")
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    *groups, leaf = name.split(".")
+    for group in groups:
+        config = config[group]
+    try:
+        config[leaf] = value
+    except TypeError as error:
+        raise ValueError(f"{name}={text} does not fit: {error}") from error
 
 
 def paper() -> ConfigDict:
@@ -83,10 +112,14 @@ def paper() -> ConfigDict:
     )
 
 
-def demo() -> ConfigDict:
+def ten_seconds(config: ConfigDict) -> None:
+    """Ten clips, for the usual releases of Kinetics and AudioSet, whose videos last 10 s at most (C)."""
+    config.data.num_clips = 10
+    config.model.positions = 22  # (C) of the released checkpoint
+
+
+def demo(config: ConfigDict) -> None:
     """Generated 8-second videos and the tiny network; the README gives time and results."""
-    config = paper()
-    config.name = "demo"
     config.batch_size = 16
     config.total_steps = 900
     config.demo = ConfigDict({"videos_dir": "data/demo_videos", "num_train": 1200, "num_test": 400, "seed": 0})
@@ -113,12 +146,51 @@ def demo() -> ConfigDict:
     config.optimizer.learning_rate = 3e-3
     config.log_every = 20
     config.checkpoint_every = 300
-    return config
 
 
-def demo_long() -> ConfigDict:
-    """The demo with more steps; at most an hour on two cores."""
-    config = demo()
-    config.name = "demo_long"
+def long(config: ConfigDict) -> None:
+    """More steps for the demo; at most an hour on two cores."""
     config.total_steps = 3_000
-    return config
+
+
+def full_weights(layer_sharing: str, transformer_sharing: str) -> Callable[[ConfigDict], None]:
+    """Returns a change to weights that are not factorized, shared or not."""
+    return lambda config: config.model.update(
+        rank=None, layer_sharing=layer_sharing, transformer_sharing=transformer_sharing
+    )
+
+
+def factorized(layer_sharing: str, transformer_sharing: str) -> Callable[[ConfigDict], None]:
+    """Returns a change to other sharing of factorized weights."""
+    return lambda config: config.model.update(layer_sharing=layer_sharing, transformer_sharing=transformer_sharing)
+
+
+def negatives(sampling: str) -> Callable[[ConfigDict], None]:
+    """Returns a change to another choice of negatives."""
+    return lambda config: config.objectives.update(negative_sampling=sampling)
+
+
+CHANGES = {
+    "10s": ten_seconds,
+    "demo": demo,
+    "long": long,
+    # Fusion; the recipe's is mid.
+    "early_fusion": lambda config: config.model.update(fusion="early"),
+    "late_fusion": lambda config: config.model.update(fusion="late"),
+    # Sharing; the recipe shares everything across layers, and U across Transformers.
+    "nothing_shared": full_weights("none", "none"),
+    "transformers_share": full_weights("none", "all"),
+    "layers_share": full_weights("all", "none"),
+    "everything_shared": full_weights("all", "all"),
+    "transformers_share_u": factorized("none", "factorized"),
+    "layers_share_factors": factorized("all", "none"),
+    "layers_and_transformers_share_u": factorized("factorized", "factorized"),  # not in the paper
+    "cayley": lambda config: config.model.update(orthogonal_map="cayley"),
+    # Negatives; the recipe's are content-aware and similar.
+    "sequence_negatives": negatives("current_sequence"),
+    "uniform_negatives": negatives("uniform"),
+    "dissimilar_negatives": negatives("dissimilar"),
+    # Objectives; the recipe has both.
+    "masked_embedding_only": lambda config: config.objectives.update(pair_weight=0.0),
+    "correct_pair_only": lambda config: config.objectives.update(masked_weight=0.0),
+}

@@ -151,3 +151,98 @@ def test_training_moves_the_running_statistics_toward_the_batch(network, variabl
         after_zeros,
     )
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(after_zeros))
+
+
+@pytest.fixture(scope="module")
+def build(micro_model, random_variables, micro_batch, quick_jit):
+    """Returns a function that builds a network and gives its variables and its compiled inference."""
+
+    def build(**overrides):
+        network = models.build(micro_model(**overrides))
+        variables = random_variables(lambda key: network.init(key, micro_batch, train=False))
+        apply = quick_jit(lambda batch: network.apply(variables, batch, train=False))
+        return variables, lambda batch: jax.tree.map(np.asarray, apply(batch))
+
+    return build
+
+
+def test_early_fusion_has_one_transformer_that_sees_everything(build, micro_batch):
+    variables, encode = build(fusion="early")
+    assert variables["params"]["transformer"]["query"]["v"].shape[:2] == (1, 1)
+    assert not {"visual_embedding", "audio_embedding"} & set(variables["params"])
+    outputs = encode(micro_batch)
+    assert {name for name in outputs if name.endswith("tokens")} == {"multimodal_tokens"}
+    assert outputs["multimodal_tokens"].shape == (VIDEOS, 2 * (CLIPS + 1), HIDDEN)
+    other_sound = encode(micro_batch | {"log_mel": micro_batch["log_mel"][[0, 2, 1]]})
+    seen = changed(outputs["multimodal_tokens"], other_sound["multimodal_tokens"])
+    np.testing.assert_array_equal(seen, np.repeat([[False], [True], [True]], 2 * (CLIPS + 1), axis=1))
+
+
+def test_late_fusion_computes_the_unimodal_tokens_of_mid_fusion(
+    micro_model, variables, micro_batch, outputs, quick_jit
+):
+    """The same weights without the third Transformer's rows give the same unimodal tokens."""
+    params = {name: part for name, part in variables["params"].items() if name != "multimodal_embedding"}
+    params["transformer"] = jax.tree.map(lambda leaf: leaf[:, :2], params["transformer"])
+    late = models.build(micro_model(fusion="late"))
+    tokens = quick_jit(lambda batch: late.apply(variables | {"params": params}, batch, train=False))(micro_batch)
+    assert {name for name in tokens if name.endswith("tokens")} == {"visual_tokens", "audio_tokens"}
+    for name in ("visual_tokens", "audio_tokens"):
+        np.testing.assert_allclose(tokens[name], outputs[name], rtol=1e-3, atol=1e-4)
+
+
+def test_unknown_fusion_is_a_sentence(micro_model, micro_batch):
+    with pytest.raises(ValueError, match="one of early, mid, late, and not 'middle'"):
+        models.build(micro_model(fusion="middle")).init(jax.random.key(0), micro_batch, train=False)
+
+
+@pytest.mark.parametrize(("modality", "name"), [("visual", "frames"), ("audio", "log_mel")])
+def test_one_modality_alone_gives_its_own_outputs(network, variables, outputs, micro_batch, quick_jit, modality, name):
+    alone = quick_jit(lambda batch: network.apply(variables, batch, train=False))({name: micro_batch[name]})
+    assert set(alone) == {f"{modality}_{kind}" for kind in ("features", "embeddings", "tokens")}
+    for key, value in alone.items():
+        np.testing.assert_allclose(value, outputs[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("modality", "name", "row"), [("visual", "frames", 0), ("audio", "log_mel", 1)])
+def test_early_fusion_of_one_modality_is_fusion_with_the_other_flagged_missing(build, micro_batch, modality, name, row):
+    _, encode = build(fusion="early")
+    alone = encode({name: micro_batch[name]})["multimodal_tokens"]
+    assert alone.shape == (VIDEOS, CLIPS + 1, HIDDEN)
+    here, missing = np.ones(VIDEOS, bool), np.zeros(VIDEOS, bool)
+    flags = {"has_video": here if modality == "visual" else missing, "has_audio": here if row else missing}
+    flagged = np.split(encode(micro_batch | flags)["multimodal_tokens"], 2, axis=1)[row]
+    np.testing.assert_allclose(flagged, alone, rtol=1e-3, atol=1e-4)
+
+
+def test_a_missing_modality_does_not_reach_the_other(network, variables, micro_batch, quick_jit):
+    encode = quick_jit(lambda batch: network.apply(variables, batch, train=False))
+    batch = micro_batch | {"has_video": np.array([True, True, True]), "has_audio": np.array([True, False, True])}
+    before = encode(batch)["multimodal_tokens"]
+    noise = np.random.default_rng(0).normal(size=micro_batch["log_mel"][1].shape)
+    other = micro_batch["log_mel"].copy()
+    other[1] = noise
+    after = encode(batch | {"log_mel": other})["multimodal_tokens"]
+    np.testing.assert_array_equal(after[:, : CLIPS + 1], before[:, : CLIPS + 1])
+    # The flags of the other videos change nothing.
+    whole = encode(micro_batch)["multimodal_tokens"]
+    np.testing.assert_allclose(before[0::2], whole[0::2], rtol=1e-3, atol=1e-4)
+    assert np.abs(before[1] - whole[1]).max() > 1e-3
+
+
+def test_missing_clips_do_not_count_in_batch_norm(network, variables, micro_batch, quick_jit):
+    """Statistics of a batch with one video flagged are those of the batch without it."""
+
+    @quick_jit
+    def statistics(batch):
+        return network.apply(variables, batch, train=True, method="embed", mutable=["batch_stats"])[1]["batch_stats"]
+
+    flags = {"has_video": np.array([True, False, True]), "has_audio": np.array([True, False, True])}
+    present = {name: value[[0, 2]] for name, value in micro_batch.items()}
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4),
+        statistics(micro_batch | flags),
+        statistics(present),
+    )
+    nothing = dict.fromkeys(flags, np.zeros(VIDEOS, bool))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics(micro_batch | nothing)))

@@ -59,6 +59,33 @@ def test_paper_unshared(paper):
     assert models.unshared_transformer_parameters(paper[0]) == 127_581_696
 
 
+@pytest.mark.parametrize(
+    ("layer_sharing", "transformer_sharing", "rank", "expected"),
+    [
+        ("none", "none", None, 127_581_696),
+        ("none", "all", None, 42_527_232),
+        ("all", "none", None, 21_263_616),
+        ("all", "all", None, 7_087_872),
+        ("none", "factorized", 128, 23_063_040),
+        ("all", "none", 128, 5_633_280),
+        ("all", "factorized", 128, 3_843_840),
+        ("factorized", "factorized", 128, 18_589_440),
+    ],
+)
+def test_every_sharing_scheme_has_its_count(layer_sharing, transformer_sharing, rank, expected):
+    """Seven of the paper's network, and layers that share U only: 894,720 shared, 983,040 for each of 18 layers."""
+    config = sizes.base()
+    config.update(layer_sharing=layer_sharing, transformer_sharing=transformer_sharing, rank=rank)
+    network = models.build(config)
+    batch = {
+        "frames": jax.ShapeDtypeStruct((1, 1, 1, 16, 16, 3), jnp.uint8),
+        "log_mel": jax.ShapeDtypeStruct((1, 1, 16, 16), jnp.float32),
+    }
+    params = jax.eval_shape(lambda key, batch: network.init(key, batch, train=False), jax.random.key(0), batch)
+    count = models.parameter_counts(params["params"])["transformer"]
+    assert count.total == count.shared + count.private == expected
+
+
 class PlainLayer(nn.Module):
     """A BERT layer of the field's standard parts."""
 

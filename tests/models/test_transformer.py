@@ -32,9 +32,7 @@ def tokens():
 @pytest.fixture(scope="module")
 def encode(quick_jit):
     return quick_jit(
-        lambda params, tokens: {
-            name: encoder().apply({"params": params}, tokens, name, train=False) for name in NAMES
-        }
+        lambda params, tokens: {name: encoder().apply({"params": params}, tokens, name, train=False) for name in NAMES}
     )
 
 
