@@ -1,71 +1,118 @@
 """Negatives for masked embedding prediction: content-aware (CANS), of the same video, or uniform (paper, section 3)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 KEPT_INTERVAL = (0.025, 0.975)  # CANS drops what lies outside the central 95 % of the distances.
 
+LogWeights = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
 
 def sample_negatives(
-    key: jax.Array, tokens: jax.Array, positions: jax.Array, count: int, log_weights: Callable
-) -> jax.Array:
-    """Draws `count` negatives without replacement for each masked clip from all other clips of the batch.
+    key: jax.Array,
+    tokens: jax.Array,
+    positions: jax.Array,
+    count: int,
+    log_weights: LogWeights,
+    *,
+    present: jax.Array | None = None,
+    groups: int = 1,
+) -> tuple[jax.Array, jax.Array]:
+    """Draws negatives without replacement for each masked clip from the other clips of its group.
 
     Drawing without replacement with probability proportional to a weight is taking the largest of
-    log-weight + Gumbel noise. Candidates of weight zero are taken only when nothing else is left.
+    log-weight + Gumbel noise. Clips of weight zero are never drawn: where fewer than `count` others remain, the rest of
+    the draws is marked as not valid.
 
     Args:
       key: random key.
       tokens: (B, S, D) clip embeddings of one modality; no gradient flows through the choice.
       positions: (B, M) positions of the masked clips.
-      count: K, negatives for each of them; less than B * S.
+      count: K, negatives for each of them.
       log_weights: one of the functions below.
+      present: (B,) bool, false for videos without the modality: their clips are no negatives, count in no distance
+        statistics, and have no negatives themselves. All are present by default.
+      groups: number of equal, consecutive parts of the batch; negatives come from the masked clip's own part.
 
     Returns:
-      (B, M, K) int32 indices into the B * S clips of the batch, row-major.
+      (B, M, K) int32 indices into the B * S clips of the whole batch, row-major, and (B, M, K) bool, true for draws
+      that are negatives; these come first.
+
+    Raises:
+      ValueError: the batch cannot be divided into the groups.
     """
     batch_size, num_clips, width = tokens.shape
-    anchors = (jnp.arange(batch_size)[:, None] * num_clips + positions).reshape(-1)
-    clips = jax.lax.stop_gradient(tokens).reshape(-1, width)
-    distances = pairwise_distances(clips[anchors], clips)
-    itself = anchors[:, None] == jnp.arange(batch_size * num_clips)
-    same_video = anchors[:, None] // num_clips == jnp.arange(batch_size * num_clips) // num_clips
-    weights = jnp.where(itself, -jnp.inf, log_weights(distances, itself, same_video))
-    noise = jax.random.gumbel(key, weights.shape)
-    # A finite floor keeps excluded candidates below all others, yet the anchor itself below them.
-    scores = jnp.where(itself, -jnp.inf, jnp.maximum(weights, -1e6) + noise)
-    return jax.lax.top_k(scores, count)[1].reshape(batch_size, -1, count)
+    if batch_size % groups:
+        raise ValueError(f"A batch of {batch_size} videos cannot be divided into {groups} equal groups of negatives.")
+    videos = batch_size // groups
+    clips_of_group, drawn = videos * num_clips, min(count, videos * num_clips)
+    present = jnp.ones(batch_size, bool) if present is None else present
+    weights = jax.vmap(partial(_log_weights_of_group, log_weights=log_weights))(
+        jax.lax.stop_gradient(tokens).reshape(groups, videos, num_clips, width),
+        positions.reshape(groups, videos, -1),
+        present.reshape(groups, videos),
+    )
+    scores, indices = jax.lax.top_k(weights + jax.random.gumbel(key, weights.shape), drawn)
+    indices += clips_of_group * jnp.arange(groups)[:, None, None]
+    shape, missing = (*positions.shape, drawn), ((0, 0), (0, 0), (0, count - drawn))
+    return jnp.pad(indices.reshape(shape), missing), jnp.pad(scores.reshape(shape) > -jnp.inf, missing)
 
 
-def similar(distances: jax.Array, itself: jax.Array, same_video: jax.Array) -> jax.Array:
-    """CANS-similar: log (1 - d), the nearer the likelier; (N, B * S) from `pairwise_distances` of N anchors."""
+def _log_weights_of_group(
+    tokens: jax.Array, positions: jax.Array, present: jax.Array, log_weights: LogWeights
+) -> jax.Array:
+    """Log-weights (N * M, N * S) of all clips (N, S, D) of a group of N videos for each of its masked clips (N, M)."""
+    num_videos, num_clips, width = tokens.shape
+    clips = tokens.reshape(-1, width)
+    video_of_clip = jnp.arange(num_videos * num_clips) // num_clips
+    anchors = (jnp.arange(num_videos)[:, None] * num_clips + positions).reshape(-1)
+    itself = anchors[:, None] == jnp.arange(num_videos * num_clips)
+    same_video = (anchors // num_clips)[:, None] == video_of_clip
+    candidates = ~itself & present[anchors // num_clips][:, None] & present[video_of_clip]
+    return jnp.where(
+        candidates, log_weights(pairwise_distances(clips[anchors], clips), candidates, same_video), -jnp.inf
+    )
+
+
+def similar(distances: jax.Array, candidates: jax.Array, same_video: jax.Array) -> jax.Array:
+    """CANS-similar: log (1 - d), the nearer the likelier.
+
+    Args:
+      distances: (N, C) float32 from N masked clips to all C clips.
+      candidates: (N, C) bool, which clips may be negatives.
+      same_video: (N, C) bool, which clips are of the masked clip's video.
+
+    Returns:
+      (N, C) float32 logarithms of weights; what is no candidate may have any.
+    """
     del same_video
-    normalized, kept = normalize_distances(distances, itself)
+    normalized, kept = normalize_distances(distances, candidates)
     return jnp.where(kept, jnp.log1p(-normalized), -jnp.inf)
 
 
-def dissimilar(distances: jax.Array, itself: jax.Array, same_video: jax.Array) -> jax.Array:
-    """CANS-dissimilar: log d, the farther the likelier; shapes as for `similar`."""
+def dissimilar(distances: jax.Array, candidates: jax.Array, same_video: jax.Array) -> jax.Array:
+    """CANS-dissimilar: log d, the farther the likelier; arguments and result as for `similar`."""
     del same_video
-    normalized, kept = normalize_distances(distances, itself)
+    normalized, kept = normalize_distances(distances, candidates)
     return jnp.where(kept, jnp.log(normalized), -jnp.inf)
 
 
-def uniform(distances: jax.Array, itself: jax.Array, same_video: jax.Array) -> jax.Array:
-    """Baseline: every other clip of the mini-batch is as likely; shapes as for `similar`."""
-    del itself, same_video
+def uniform(distances: jax.Array, candidates: jax.Array, same_video: jax.Array) -> jax.Array:
+    """Baseline: every other clip is as likely; arguments and result as for `similar`."""
+    del candidates, same_video
     return jnp.zeros_like(distances)
 
 
-def current_sequence(distances: jax.Array, itself: jax.Array, same_video: jax.Array) -> jax.Array:
-    """Baseline: only clips of the same video; needs fewer negatives than clips. Shapes as for `similar`."""
-    del itself
+def current_sequence(distances: jax.Array, candidates: jax.Array, same_video: jax.Array) -> jax.Array:
+    """Baseline: only clips of the same video, S - 1 at most; arguments and result as for `similar`."""
+    del candidates
     return jnp.where(same_video, jnp.zeros_like(distances), -jnp.inf)
 
 
-LOG_WEIGHTS = {
+LOG_WEIGHTS: dict[str, LogWeights] = {
     "similar": similar,
     "dissimilar": dissimilar,
     "uniform": uniform,
@@ -81,19 +128,22 @@ def pairwise_distances(anchors: jax.Array, clips: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.maximum(squared, 0.0))
 
 
-def normalize_distances(distances: jax.Array, itself: jax.Array) -> tuple[jax.Array, jax.Array]:
+def normalize_distances(distances: jax.Array, candidates: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Scales each anchor's distances to [0, 1] and marks those within the central 95 %.
+
+    Distances that are all the same, as of collapsed embeddings or of a single candidate, say nothing: they become 0.5,
+    so that near and far weigh the same.
 
     Args:
       distances: (N, C).
-      itself: (N, C) bool, true where the candidate is the anchor, which counts neither for scale nor interval.
+      candidates: (N, C) bool; other distances count neither for scale nor interval.
 
     Returns:
       Normalized distances (N, C) and a mask (N, C) of the candidates that are kept.
     """
-    others = jnp.where(itself, jnp.nan, distances)
-    smallest = jnp.nanmin(others, axis=1, keepdims=True)
-    largest = jnp.nanmax(others, axis=1, keepdims=True)
-    normalized = jnp.clip((distances - smallest) / jnp.maximum(largest - smallest, 1e-12), 0.0, 1.0)
-    low, high = jnp.nanquantile(jnp.where(itself, jnp.nan, normalized), jnp.array(KEPT_INTERVAL), axis=1)
-    return normalized, (normalized >= low[:, None]) & (normalized <= high[:, None]) & ~itself
+    smallest = jnp.min(distances, axis=1, keepdims=True, where=candidates, initial=jnp.inf)
+    largest = jnp.max(distances, axis=1, keepdims=True, where=candidates, initial=-jnp.inf)
+    scaled = (distances - smallest) / jnp.where(largest > smallest, largest - smallest, 1.0)
+    normalized = jnp.clip(jnp.where(largest > smallest, scaled, 0.5), 0.0, 1.0)
+    low, high = jnp.nanquantile(jnp.where(candidates, normalized, jnp.nan), jnp.array(KEPT_INTERVAL), axis=1)
+    return normalized, (normalized >= low[:, None]) & (normalized <= high[:, None]) & candidates

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from avshare_jax.models import MEP_HEADS
 from avshare_jax.objectives.negatives import LOG_WEIGHTS, sample_negatives
 from avshare_jax.training import pretraining
 
 VIDEOS, CLIPS, HIDDEN = 3, 4, 8
-ALPHA, BETA, NEGATIVES = 0.5, 0.25, 5
+MEP_HEADS = ("visual", "audio", "multimodal_visual", "multimodal_audio")
+ALPHA, BETA, GAMMA, NEGATIVES = 0.5, 0.25, 0.75, 5
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,21 @@ def task():
                     "heads": 2,
                     "layers": 1,
                     "rank": 4,
+                    "fusion": "mid",
+                    "layer_sharing": "all",
+                    "transformer_sharing": "factorized",
+                    "orthogonal_map": "expm",
                     "dropout": 0.0,
                     "positions": CLIPS + 1,
                     "dtype": "float32",
                 },
-                "augment": {"flip": 0.5, "frequency_mask": 0.1, "time_mask": 0.1},
+                "augment": {"flip": 0.5, "frequency_mask": 0.1, "time_mask": 0.1, "modality_dropout": 0.0},
                 "objectives": {
                     "mask_fraction": 0.5,
                     "num_negatives": NEGATIVES,
                     "negative_sampling": "similar",
+                    "negative_groups": 1,
+                    "masked_weight": GAMMA,
                     "multimodal_weight": ALPHA,
                     "pair_weight": BETA,
                 },
@@ -121,7 +127,7 @@ def test_loss_is_the_weighted_sum_of_its_parts(trained, evaluate):
         cpp_sum = metrics["cpp/bos_loss"] + metrics["cpp/step_loss"]
         assert metrics["mep/loss"] == pytest.approx(mep_sum, rel=1e-5)
         assert metrics["cpp/loss"] == pytest.approx(cpp_sum, rel=1e-5)
-        assert value == metrics["loss"] == pytest.approx(mep_sum + BETA * cpp_sum, rel=1e-5)
+        assert value == metrics["loss"] == pytest.approx(GAMMA * mep_sum + BETA * cpp_sum, rel=1e-5)
 
 
 def test_metrics_are_finite_scalars_within_their_bounds(trained, evaluate):
@@ -146,7 +152,7 @@ def test_each_head_is_compared_with_the_targets_of_its_modality(task, outputs, q
             )
             for modality in keys
         }
-        return negatives, *task.masked_embedding(outputs, positions, keys)
+        return negatives, *task.masked_embedding(outputs, positions, {}, keys)
 
     negatives, total, metrics = jax.tree.map(np.asarray, compute(outputs, keys))
     expected_total = 0.0
@@ -154,11 +160,12 @@ def test_each_head_is_compared_with_the_targets_of_its_modality(task, outputs, q
         modality = head.removeprefix("multimodal_")
         targets, places = outputs["targets"][modality].astype(np.float64), positions[modality]
         clips = targets.reshape(-1, HIDDEN)
+        drawn, valid = negatives[modality]
         losses = []
         for video, index in np.ndindex(places.shape):
             scores = clips @ outputs["predictions"][head][video, places[video, index]]
             own = scores[video * CLIPS + places[video, index]]
-            losses.append(np.log1p(np.exp(scores[negatives[modality][video, index]] - own).sum()))
+            losses.append(np.log1p(np.exp(scores[drawn[video, index][valid[video, index]]] - own).sum()))
         assert metrics[f"mep/{head}_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
         expected_total += np.mean(losses) * (ALPHA if head.startswith("multimodal") else 1)
     assert total == pytest.approx(expected_total, rel=1e-4)
@@ -176,7 +183,7 @@ def test_pairs_are_judged_at_bos_and_at_a_random_step_of_their_own(task, outputs
         cross_entropy(np.array(drawn[:VIDEOS]), np.array(drawn[VIDEOS:]))
         for drawn in itertools.product(range(CLIPS), repeat=2 * VIDEOS)
     ]
-    correct_pair = jax.jit(lambda key: task.correct_pair(pairs, key))
+    correct_pair = jax.jit(lambda key: task.correct_pair(pairs, np.array([1, 2, 0]), {}, key))
     losses = []
     for seed in range(20):
         total, metrics = jax.tree.map(np.asarray, correct_pair(jax.random.key(seed)))
@@ -211,7 +218,7 @@ def test_gradients_reach_every_parameter(trained):
     for path, gradient in jax.tree_util.tree_leaves_with_path(trained[3]):
         name = jax.tree_util.keystr(path)
         assert np.isfinite(gradient).all(), name
-        assert np.abs(gradient).max() > (-1 if "linear_key']['shared_bias" in name else 1e-9), name
+        assert np.abs(gradient).max() > (-1 if "['key']['bias']" in name else 1e-9), name
 
 
 def test_gradient_steps_lower_the_loss(train, variables):
@@ -223,3 +230,51 @@ def test_gradient_steps_lower_the_loss(train, variables):
         norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradients)))
         params = jax.tree.map(lambda leaf, gradient, norm=norm: leaf - 0.1 * gradient / norm, params, gradients)
     assert losses[-1] < losses[0] - 0.1
+
+
+MISSING = {"has_video": np.array([True, False, True]), "has_audio": np.array([True, True, False])}
+
+
+@pytest.fixture(scope="module")
+def train_with_flags(task, batch, variables, quick_jit):
+    def loss(params, batch, key):
+        return task.loss(variables | {"params": params}, batch, key, train=True)
+
+    compiled = quick_jit(jax.value_and_grad(loss, has_aux=True))
+    return lambda batch, seed=0: jax.tree.map(np.asarray, compiled(variables["params"], batch, jax.random.key(seed)))
+
+
+def test_what_a_video_lacks_changes_nothing(train_with_flags, batch):
+    """Loss, metrics, statistics and gradients do not depend on what fills the place of a missing modality."""
+    random = np.random.default_rng(2)
+    other = {name: batch[name].copy() for name in batch}
+    other["frames"][1] = random.integers(0, 256, batch["frames"][1].shape)
+    other["log_mel"][2] = random.normal(size=batch["log_mel"][2].shape)
+    expected, actual = train_with_flags(batch | MISSING), train_with_flags(other | MISSING)
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6), actual, expected)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
+
+
+def test_flags_that_say_all_is_there_change_nothing(train_with_flags, batch, trained):
+    value, metrics, batch_stats, gradients = trained
+    (flagged_value, (flagged_metrics, flagged_stats)), flagged_gradients = train_with_flags(
+        batch | dict.fromkeys(MISSING, np.ones(VIDEOS, bool))
+    )
+    for one, two in (
+        (flagged_value, value),
+        (flagged_metrics, metrics),
+        (flagged_stats, batch_stats),
+        (flagged_gradients, gradients),
+    ):
+        jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5), one, two)
+
+
+def test_a_batch_without_any_sound_still_trains_the_image_part(train_with_flags, batch):
+    flags = {"has_video": np.ones(VIDEOS, bool), "has_audio": np.zeros(VIDEOS, bool)}
+    (value, (metrics, _)), gradients = train_with_flags(batch | flags)
+    assert np.isfinite(value)
+    assert metrics["mep/audio_loss"] == metrics["mep/multimodal_audio_loss"] == metrics["cpp/loss"] == 0
+    assert metrics["mep/visual_loss"] > 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert np.abs(gradients["network"]["visual_cnn"]["stem"]["kernel"]).max() > 0
+    assert np.abs(gradients["network"]["audio_cnn"]["stem_time"]["kernel"]).max() == 0
