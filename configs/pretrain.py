@@ -73,6 +73,7 @@ def paper() -> ConfigDict:
                     "hop_length": 345,
                     "mels": 80,
                 },
+                "keep_incomplete": False,  # True: also train on videos that lack image or sound
                 "num_clips": 30,  # (P)
                 "frames_per_clip": 16,  # (P)
                 "frame_stride": 1,

@@ -70,8 +70,12 @@ class Clips:
         """Frames of the record from the start of one clip to the start of the next."""
         return self.frames_per_clip * self.frame_stride
 
-    def last_start(self, num_frames: int) -> int:
-        """The last frame of a record at which S clips can start; 0 for records that are too short."""
+    def last_start(self, record: dict[str, Any]) -> int:
+        """The last frame of a record at which S clips can start; 0 for records that are too short.
+
+        Where there is no image, frames are counted on the sound.
+        """
+        num_frames = len(record["frames"]) or int(len(record["log_mel"]) / self.mel_rate * self.fps)
         return max(0, num_frames - self.num_clips * self.clip_stride)
 
 
@@ -134,24 +138,31 @@ class TrainElements:
       order: number of the record of every element, shuffled anew in every epoch.
       clips: sizes.
       seed: of place and time of the clips.
+      keep_incomplete: whether records that lack image or sound are used, with flags that say so.
     """
 
     source: Sequence[dict[str, Any]]
     order: Sequence[int]
     clips: Clips
     seed: int
+    keep_incomplete: bool
 
     def __call__(self, index: int) -> Batch:
-        """Returns element `index`: `frames` (S, T, crop, crop, 3) uint8, `log_mel` (S, mel_frames, mels) float32."""
-        record = self._usable_record(self.order[index])
+        """Returns element `index`: `frames` (S, T, crop, crop, 3) uint8, `log_mel` (S, mel_frames, mels) float32.
+
+        With `keep_incomplete`, also `has_video` and `has_audio`; what is missing is black and silent.
+        """
+        number = self.order[index]
+        record = self.source[number] if self.keep_incomplete else self._usable_record(number)
         rng = np.random.default_rng((self.seed, index))
-        start = int(rng.integers(self.clips.last_start(len(record["frames"])), endpoint=True))
+        start = int(rng.integers(self.clips.last_start(record), endpoint=True))
         short_side = int(rng.integers(self.clips.min_short_side, self.clips.max_short_side, endpoint=True))
         place = (rng.random(), rng.random())
-        return {
+        element = {
             "frames": cut_frames(record["frames"], self.clips, start, short_side, place),
             "log_mel": cut_log_mel(record["log_mel"], self.clips, start),
         }
+        return element | presence_flags(record) if self.keep_incomplete else element
 
     def _usable_record(self, number: int) -> dict[str, Any]:
         """Returns a record, or the next one that has both image and sound."""
@@ -179,7 +190,7 @@ class EvalElements:
     def __call__(self, index: int) -> Batch:
         """Returns element `index`: the middle of the video, under the names that `eval_batches` gives."""
         record = self.source[min(index, self.num_videos - 1)]
-        start = self.clips.last_start(len(record["frames"])) // 2
+        start = self.clips.last_start(record) // 2
         short_side = (self.clips.min_short_side + self.clips.max_short_side) // 2
         return {
             "frames": cut_frames(record["frames"], self.clips, start, short_side, place=(0.5, 0.5)),
@@ -187,9 +198,13 @@ class EvalElements:
             "label": np.int32(record.get("label", -1)),
             "video_id": record["video_id"].decode(),
             "valid": np.bool_(index < self.num_videos),
-            "has_video": np.bool_(record["has_video"]),
-            "has_audio": np.bool_(record["has_audio"]),
+            **presence_flags(record),
         }
+
+
+def presence_flags(record: dict[str, Any]) -> dict[str, np.bool_]:
+    """Which modalities a record has, as scalars of a batch's rows."""
+    return {name: np.bool_(record[name]) for name in ("has_video", "has_audio")}
 
 
 def train_batches(
@@ -204,7 +219,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Reads training batches without end, from step `start_step` (the first is 0).
 
-    Records that lack image or sound are replaced by the next that has both.
+    Records that lack image or sound are replaced by the next that has both, unless `data_config.keep_incomplete`.
 
     Args:
       dataset: the data set.
@@ -217,7 +232,8 @@ def train_batches(
       process_count: number of processes that share the global batch; B = batch_size / process_count.
 
     Returns:
-      An iterator over `frames` (B, S, T, crop, crop, 3) uint8 and `log_mel` (B, S, mel_frames, mels) float32.
+      An iterator over `frames` (B, S, T, crop, crop, 3) uint8 and `log_mel` (B, S, mel_frames, mels) float32; with
+      `keep_incomplete` also `has_video` and `has_audio` (B,) bool.
 
     Raises:
       DatasetError: there is no such split, the crop is too large, or the batch size does not divide.
@@ -225,7 +241,7 @@ def train_batches(
     rows = _rows_per_process(batch_size, process_count)
     source = dataset.source(data_config.train_split)
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    elements = TrainElements(source, order, Clips.from_config(data_config, dataset), seed)
+    elements = TrainElements(source, order, Clips.from_config(data_config, dataset), seed, data_config.keep_incomplete)
 
     def global_index(local: int) -> int:
         step, row = divmod(local, rows)

@@ -101,16 +101,16 @@ def check_frontend(dataset: Dataset, expected: Any) -> None:
 
     Args:
       dataset: the data set.
-      expected: has the fields of `FrontEnd` (`config.data.frontend`).
+      expected: a mapping of fields of `FrontEnd` (`config.data.frontend`); those it lacks have their defaults.
 
     Raises:
       DatasetError: names the fields that differ, with both values.
     """
+    found, wanted = dataclasses.asdict(dataset.frontend), dataclasses.asdict(FrontEnd()) | dict(expected)
     differences = [
-        f"{field.name} is {getattr(dataset.frontend, field.name)} in the data set "
-        f"and {getattr(expected, field.name)} in the config"
-        for field in dataclasses.fields(FrontEnd)
-        if getattr(dataset.frontend, field.name) != getattr(expected, field.name)
+        f"{name} is {found[name]} in the data set and {wanted[name]} in the config"
+        for name in found
+        if found[name] != wanted[name]
     ]
     if differences:
         raise DatasetError(

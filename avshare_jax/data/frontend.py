@@ -18,9 +18,13 @@ class FrontEnd:
       fps: frames per second.
       short_side: shorter side of the frames, in pixels.
       sample_rate: samples per second of the sound.
-      n_fft: samples in a window of the spectrogram.
-      hop_length: samples between two windows.
+      n_fft: samples of which a spectrum is taken.
+      hop_length: samples from one spectrum to the next.
       mels: mel bands.
+      win_length: samples in a window, which lies in the middle of the spectrum's, with zeros around; 0: as n_fft.
+
+    Raises:
+      ValueError: the window is longer than the spectrum.
     """
 
     fps: float = 16.0
@@ -29,13 +33,37 @@ class FrontEnd:
     n_fft: int = 690
     hop_length: int = 345
     mels: int = 80
+    win_length: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.win_length <= self.n_fft:
+            raise ValueError(
+                f"A window of win_length={self.win_length} samples does not fit into n_fft={self.n_fft}: "
+                "use a shorter one, or 0 for one as long."
+            )
+
+
+def released_frontend(clip_samples: int) -> FrontEnd:
+    """The released code's front end, whose spectra depend on the samples in a clip: 128 rows fill it."""
+    n_fft = 2 * (clip_samples // 128 + 1)
+    return FrontEnd(n_fft=n_fft, hop_length=n_fft // 2)
+
+
+PRESETS = {
+    "avbert": released_frontend(44_100),  # The recipe's clips of 1 s.
+    "avbert_2s": released_frontend(88_200),
+    "avbert_2.13s": released_frontend(94_080),  # 32 frames, every other of 30 a second.
+    # 25 ms every 10 ms and 128 bands, as most audio models have them. With spectra of 512 samples, the lowest bands would
+    # fall between two frequencies and be empty.
+    "16khz": FrontEnd(sample_rate=16_000, n_fft=1_024, win_length=400, hop_length=160, mels=128),
+}
 
 
 def log_mel(waveform: np.ndarray, frontend: FrontEnd) -> np.ndarray:
-    """Log-mel spectrogram: power of Hann windows, summed by triangles on the HTK mel scale, ln(1e-6 + x).
+    """Log-mel spectrogram: power of periodic Hann windows, summed by triangles on the HTK mel scale, ln(1e-6 + x).
 
     Args:
-      waveform: (N,) float32 at `frontend.sample_rate`; less than one window is padded with silence.
+      waveform: (N,) float32 at `frontend.sample_rate`; less than `n_fft` samples are padded with silence.
       frontend: window, hop and bands.
 
     Returns:
@@ -48,6 +76,7 @@ def log_mel(waveform: np.ndarray, frontend: FrontEnd) -> np.ndarray:
         sr=frontend.sample_rate,
         n_fft=frontend.n_fft,
         hop_length=frontend.hop_length,
+        win_length=frontend.win_length or frontend.n_fft,
         window="hann",
         center=True,
         pad_mode="reflect",

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from avshare_jax import models
 from avshare_jax.data.dataset import Dataset
+from avshare_jax.models.avbert import PRESENCE
 from avshare_jax.training.step import Batch, Task
 
 
@@ -28,10 +29,11 @@ def describe_dataset(config: ConfigDict, dataset: Dataset) -> str:
 
 
 def abstract_batch(config: ConfigDict) -> Batch:
-    """Shapes of a global batch: `frames` (B, S, T, H, W, 3) uint8 and `log_mel` (B, S, time, mels) float32."""
+    """Shapes of a global batch, as `data.batches.train_batches` gives it."""
     data = config.data
     clips = (config.batch_size, data.num_clips)
-    return {
+    flags = dict.fromkeys(PRESENCE.values(), jax.ShapeDtypeStruct((config.batch_size,), jnp.bool_))
+    return (flags if data.keep_incomplete else {}) | {
         "frames": jax.ShapeDtypeStruct((*clips, data.frames_per_clip, data.crop, data.crop, 3), jnp.uint8),
         "log_mel": jax.ShapeDtypeStruct((*clips, data.mel_frames, data.frontend.mels), jnp.float32),
     }

@@ -106,5 +106,6 @@ def data_config() -> ConfigDict:
             "crop": 8,
             "num_workers": 0,
             "prefetch": 2,
+            "keep_incomplete": False,
         }
     )

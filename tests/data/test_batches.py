@@ -66,6 +66,25 @@ def test_every_epoch_holds_every_usable_video_in_an_order_of_its_own(dataset, da
     assert tuple(videos_and_times(other)[0][:, 0, 0].astype(int)) not in orders
 
 
+def test_incomplete_videos_can_be_kept_with_flags(dataset, data_config):
+    data_config.keep_incomplete = True
+    [batch] = take(train_batches(dataset, data_config, seed=0, batch_size=11), 1)
+    videos = np.round(videos_and_times(batch)[0][:, 0, 0])
+    assert sorted(videos) == list(range(11))
+    silent = videos == 3
+    np.testing.assert_array_equal(batch["has_audio"], ~silent)
+    np.testing.assert_array_equal(batch["has_video"], True)
+    np.testing.assert_array_equal(batch["log_mel"][silent], np.float32(LOG_FLOOR))
+    assert (batch["log_mel"][~silent] != np.float32(LOG_FLOOR)).all((1, 2, 3)).all()
+
+
+def test_sound_without_image_is_cut_anywhere(dataset, data_config):
+    clips = Clips.from_config(data_config, dataset)
+    # 60 rows at 20 a second are 3 s or 12 frames, which is what 3 clips take; 200 rows leave 28 frames.
+    for rows, expected in ((60, 0), (200, 28), (10, 0)):
+        assert clips.last_start({"frames": [], "log_mel": np.zeros((rows, 3))}) == expected
+
+
 def test_resuming_at_a_step_gives_the_batches_of_an_uninterrupted_run(dataset, data_config):
     whole = take(train_batches(dataset, data_config, seed=5, batch_size=4), 9)
     resumed = take(train_batches(dataset, data_config, seed=5, batch_size=4, start_step=6), 3)
