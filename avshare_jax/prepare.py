@@ -1,6 +1,6 @@
 """Turns videos into a data set that training can read.
 
-    python -m avshare_jax.prepare folder --videos=DIR --name=NAME [--labels=CSV] [--data_dir=data]
+    python -m avshare_jax.prepare folder --videos=DIR --name=NAME [--labels=CSV] [--data_dir=data] [--frontend=16khz]
 
 DIR holds videos in class folders, or unlabeled videos; its first-level folders may also be splits (train, val,
 validation, test), each with the same inside. Without such folders, a share of the videos becomes the split `test`.
@@ -25,7 +25,7 @@ from pathlib import Path
 import cv2
 from etils import epath
 
-from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.data.frontend import PRESETS, FrontEnd
 from avshare_jax.data.media import MediaError
 from avshare_jax.data.records import (
     DatasetError,
@@ -43,9 +43,10 @@ FRONTEND_HELP = {
     "fps": "frames per second",
     "short_side": "shorter side of the frames in pixels",
     "sample_rate": "samples of sound per second",
-    "n_fft": "samples in a window of the spectrogram",
-    "hop_length": "samples between two windows",
+    "n_fft": "samples of which a spectrum is taken",
+    "hop_length": "samples from one spectrum to the next",
     "mels": "bands of the spectrogram",
+    "win_length": "samples in a window, zeros around; 0: as n_fft",
 }
 
 Sources = dict[str, list[Video]]
@@ -311,10 +312,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.add_argument("--holdout", type=float, default=0.1, help="share that becomes the split test")
     folder.add_argument("--jpeg_quality", type=int, default=90, help="of the frames, 1 to 100")
     folder.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that decode")
+    folder.add_argument(
+        "--frontend",
+        choices=PRESETS,
+        default="avbert",
+        help="name of rates and sizes; the options below change single ones",
+    )
     for field in dataclasses.fields(FrontEnd):
-        folder.add_argument(f"--{field.name}", type=field.type, default=field.default, help=FRONTEND_HELP[field.name])
+        explanation = f"{FRONTEND_HELP[field.name]} (avbert: {field.default})"
+        folder.add_argument(f"--{field.name}", type=field.type, default=argparse.SUPPRESS, help=explanation)
     options = parser.parse_args(arguments)
-    frontend = FrontEnd(**{field.name: getattr(options, field.name) for field in dataclasses.fields(FrontEnd)})
+    given = {name: value for name, value in vars(options).items() if name in FRONTEND_HELP}
+    try:
+        frontend = dataclasses.replace(PRESETS[options.frontend], **given)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     try:
         report = prepare_folder(
             options.videos,
@@ -331,7 +343,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("Interrupted; nothing was written.")
     print(report)
-    print(f"Train on it with --config.data.name={options.name} --config.data.data_dir={options.data_dir}.")
+    print(f"Train on it with --config.data.name={options.name} --config.data.data_dir={options.data_dir}", end="")
+    different = dataclasses.asdict(frontend).items() - dataclasses.asdict(FrontEnd()).items()
+    print("".join(f" --config.data.frontend.{name}={value}" for name, value in sorted(different)))
 
 
 if __name__ == "__main__":

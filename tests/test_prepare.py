@@ -1,4 +1,6 @@
+import dataclasses
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,9 @@ import simplejpeg
 
 from avshare_jax.data.dataset import DatasetError, open_dataset
 from avshare_jax.data.demo import encode_video
-from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.prepare import ProgressLine, find_videos, prepare_folder
+from avshare_jax.data.frontend import PRESETS, FrontEnd, log_mel
+from avshare_jax.data.media import read_audio
+from avshare_jax.prepare import ProgressLine, find_videos, main, prepare_folder
 
 FRONTEND = FrontEnd(fps=8.0, short_side=16, sample_rate=8_000, n_fft=200, hop_length=100, mels=8)
 
@@ -165,6 +168,26 @@ def test_command_line_writes_a_data_set_only_once(tmp_path):
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 1
     assert "exists already: delete it, or use another name" in again.stderr
+
+
+def test_front_end_is_chosen_by_name_and_single_values(tmp_path, capsys):
+    video = write_gray_video(tmp_path / "videos" / "a.mp4", 50)
+    common = ["folder", f"--videos={tmp_path / 'videos'}", f"--data_dir={tmp_path / 'data'}", "--workers=1"]
+    main([*common, "--name=modern", "--frontend=16khz", "--mels=40", "--short_side=16", "--holdout=0"])
+    dataset = open_dataset(tmp_path / "data", "modern")
+    assert dataset.frontend == dataclasses.replace(PRESETS["16khz"], mels=40, short_side=16)
+    [record] = dataset.source("train")
+    np.testing.assert_array_equal(record["log_mel"], log_mel(read_audio(video, 16_000), dataset.frontend))
+
+    overrides = re.findall(r" --config\.data\.frontend\.(\w+)=(\S+)", capsys.readouterr().out)
+    told = {name: type(getattr(dataset.frontend, name))(value) for name, value in overrides}
+    assert FrontEnd(**told) == dataset.frontend  # What differs from the recipe's front end, and nothing else.
+    assert told.keys() == {"sample_rate", "n_fft", "hop_length", "win_length", "mels", "short_side"}
+    with pytest.raises(SystemExit, match="error: A window of win_length=700 samples does not fit into n_fft=690"):
+        main([*common, "--name=other", "--win_length=700"])
+    with pytest.raises(SystemExit):
+        main([*common, "--name=other", "--frontend=8khz"])
+    assert "invalid choice: '8khz'" in capsys.readouterr().err
 
 
 def test_unwritable_places_get_a_sentence(tmp_path):

@@ -53,8 +53,8 @@ PRESETS = {
     "avbert": released_frontend(44_100),  # The recipe's clips of 1 s.
     "avbert_2s": released_frontend(88_200),
     "avbert_2.13s": released_frontend(94_080),  # 32 frames, every other of 30 a second.
-    # 25 ms every 10 ms and 128 bands, as most audio models have them. With spectra of 512 samples, the lowest bands would
-    # fall between two frequencies and be empty.
+    # 25 ms every 10 ms and 128 bands, as most audio models have them. With spectra of 512 samples, one of the lowest
+    # bands would fall between two frequencies and be empty.
     "16khz": FrontEnd(sample_rate=16_000, n_fft=1_024, win_length=400, hop_length=160, mels=128),
 }
 

@@ -81,15 +81,16 @@ def check_objectives(config: ConfigDict) -> None:
             f"config.batch_size={config.batch_size} and config.data.num_clips={num_clips} must both be at least 2: "
             "wrong pairs need another video, masked clips a visible one."
         )
-    if sampling == "current_sequence" and config.objectives.num_negatives >= num_clips:
+    groups = config.objectives.negative_groups
+    if groups < 1 or config.batch_size % groups:
         raise UserError(
-            f"config.objectives.num_negatives={config.objectives.num_negatives} needs more clips than a video has: "
-            f"use at most {num_clips - 1} with negative_sampling=current_sequence."
+            f"config.objectives.negative_groups={groups} must divide config.batch_size={config.batch_size}: negatives "
+            "come from equal parts of the batch."
         )
-    if config.objectives.num_negatives >= clips_of_batch:
+    if not 1 <= config.objectives.num_negatives < clips_of_batch // groups:
         raise UserError(
-            f"config.objectives.num_negatives={config.objectives.num_negatives} needs more clips than a batch has: "
-            f"use at most {clips_of_batch - 1} for {config.batch_size} videos of {num_clips} clips."
+            f"config.objectives.num_negatives={config.objectives.num_negatives} must be between 1 and "
+            f"{clips_of_batch // groups - 1}, the other clips of {config.batch_size // groups} videos of {num_clips}."
         )
     if config.model.positions <= num_clips:
         raise UserError(

@@ -28,13 +28,48 @@ def test_every_other_sound_is_as_likely():
         assert scipy.stats.chisquare(np.delete(counts, video)).pvalue > 0.001
 
 
+def reference(right, wrong):
+    """Cross-entropies of right and of wrong pairs, in float64."""
+    right, wrong = right.astype(np.float64), wrong.astype(np.float64)
+    return -np.log(1 / (1 + np.exp(-right))), -np.log(1 - 1 / (1 + np.exp(-wrong)))
+
+
 def test_loss_is_binary_cross_entropy():
     right, wrong = np.random.default_rng(0).normal(0, 3, (2, 9)).astype(np.float32)
     loss, accuracy = pair_loss(right, wrong)
-    sigmoid = 1 / (1 + np.exp(-np.concatenate([right, wrong]).astype(np.float64)))
-    expected = -np.mean(np.log(np.concatenate([sigmoid[:9], 1 - sigmoid[9:]])))
-    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(np.mean(np.concatenate(reference(right, wrong))), rel=1e-5)
     assert accuracy == pytest.approx(np.mean(np.concatenate([right > 0, wrong <= 0])))
+    all_present = np.ones(9, bool)
+    assert pair_loss(right, wrong, all_present, all_present) == (loss, accuracy)
+
+
+def test_pairs_that_lack_a_modality_do_not_count_and_both_sides_weigh_half():
+    right, wrong = np.random.default_rng(1).normal(0, 3, (2, 9)).astype(np.float32)
+    right_present, wrong_present = np.arange(9) < 5, np.arange(9) % 4 == 0
+    (loss, accuracy), gradients = jax.value_and_grad(pair_loss, (0, 1), has_aux=True)(
+        right, wrong, right_present, wrong_present
+    )
+    right_losses, wrong_losses = reference(right[:5], wrong[::4])
+    assert loss == pytest.approx((right_losses.mean() + wrong_losses.mean()) / 2, rel=1e-5)
+    assert accuracy == pytest.approx((np.mean(right[:5] > 0) + np.mean(wrong[::4] <= 0)) / 2)
+    for gradient, present in zip(gradients, (right_present, wrong_present), strict=True):
+        np.testing.assert_array_equal(gradient[~present], 0)
+        assert (gradient[present] != 0).all()
+
+
+@pytest.mark.parametrize("num_right", [0, 3])
+def test_a_side_without_pairs_adds_nothing(num_right):
+    right, wrong = np.float32([2, -1, 3]), np.float32([-5, 1, 1])
+    right_present, none = np.arange(3) < num_right, np.zeros(3, bool)
+    (loss, accuracy), gradients = jax.value_and_grad(pair_loss, (0, 1), has_aux=True)(right, wrong, right_present, none)
+    if num_right:
+        assert loss == pytest.approx(reference(right, wrong)[0].mean() / 2, rel=1e-5)
+        assert accuracy == pytest.approx(2 / 3)
+        assert (gradients[0] < 0).all()
+    else:
+        assert (loss, accuracy) == (0, 0)
+        np.testing.assert_array_equal(gradients[0], np.zeros(3))
+    np.testing.assert_array_equal(gradients[1], np.zeros(3))
 
 
 def test_gradient_raises_right_and_lowers_wrong_logits_without_overflow():

@@ -82,7 +82,7 @@ def test_without_masks_and_with_certain_flips_nothing_is_left_to_chance(batch, f
 
 
 def test_modality_dropout_takes_image_or_sound_from_complete_videos(quick_jit):
-    """A third of the videos lack one already; of the others, 30 % lose the image and 30 % the sound, none loses both."""
+    """A third of the videos lack one already; of the others, 30 % lose the image, 30 % the sound, and none both."""
     videos = 6000
     has_video, has_audio = np.arange(videos) % 6 != 0, np.arange(videos) % 6 != 3
     batch = {"frames": np.zeros((videos, 1), np.uint8), "has_video": has_video, "has_audio": has_audio}

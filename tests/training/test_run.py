@@ -16,10 +16,10 @@ def test_configs_pass(variant):
     ("field", "value", "advice"),
     [
         ("batch_size", 1, "at least 2"),
-        ("objectives.num_negatives", 128, "at most 127"),
+        ("objectives.num_negatives", 128, "between 1 and 127"),
         ("model.positions", 8, "at least 9"),
         ("objectives.negative_sampling", "simlar", "similar"),
-        ("objectives.negative_sampling", "current_sequence", "at most 7"),
+        ("objectives.negative_groups", 3, "must divide config.batch_size=16"),
     ],
 )
 def test_impossible_sizes_get_a_sentence(field, value, advice):
