@@ -1,5 +1,7 @@
 """Evaluates the last checkpoint of a run: python eval.py --config=configs/eval.py --workdir=DIR."""
 
+import os
+
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -13,7 +15,7 @@ def main(config: ConfigDict) -> None:
     """Evaluates; JAX and the libraries for plots are imported only once the command line is known to be right."""
     from avshare_jax.evaluation.evaluate import evaluate
 
-    evaluate(config, WORKDIR.value)
+    evaluate(config, os.path.expanduser(WORKDIR.value))
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.

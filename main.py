@@ -1,5 +1,7 @@
 """Pretrains: python main.py --config=configs/pretrain.py[:demo] --workdir=DIR. Run again, it resumes."""
 
+import os
+
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -13,7 +15,7 @@ def main(config: ConfigDict) -> None:
     """Pretrains; JAX is imported only once the command line is known to be right."""
     from avshare_jax.training.run import pretrain
 
-    pretrain(config, WORKDIR.value or f"runs/{config.name}")
+    pretrain(config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.

@@ -6,10 +6,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 say() { printf '%s\n' "$*" >&2; }
 
-# Prints the first Python on the PATH that the pinned libraries support.
+# Prints the first Python on the PATH that the pinned libraries support; where PYTHON is set, that one or none.
 find_python() {
-  local candidate
-  for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+  local candidate candidates=(python3 python3.13 python3.12 python3.11)
+  [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
     if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
       echo "$candidate"
       return
@@ -25,8 +26,8 @@ prepare_environment() {
     return
   fi
   if ! python=$(find_python); then
-    say "avshare_jax needs Python 3.11, 3.12 or 3.13, and found none. On Debian or Ubuntu: apt-get install python3 python3-venv." \
-      "To use one that is not on the PATH, set PYTHON to it."
+    say "avshare_jax needs Python 3.11, 3.12 or 3.13, and ${PYTHON:-what is on the PATH} is none of these." \
+      "On Debian or Ubuntu: apt-get install python3 python3-venv. To use one that is not on the PATH, set PYTHON to it."
     return 1
   fi
   if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then

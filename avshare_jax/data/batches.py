@@ -153,7 +153,7 @@ class TrainElements:
         With `keep_incomplete`, also `has_video` and `has_audio`; what is missing is black and silent.
         """
         number = self.order[index]
-        record = self.source[number] if self.keep_incomplete else self._usable_record(number)
+        record = self.source[number] if self.keep_incomplete else self.usable_record(number)
         rng = np.random.default_rng((self.seed, index))
         start = int(rng.integers(self.clips.last_start(record), endpoint=True))
         short_side = int(rng.integers(self.clips.min_short_side, self.clips.max_short_side, endpoint=True))
@@ -164,13 +164,16 @@ class TrainElements:
         }
         return element | presence_flags(record) if self.keep_incomplete else element
 
-    def _usable_record(self, number: int) -> dict[str, Any]:
+    def usable_record(self, number: int) -> dict[str, Any]:
         """Returns a record, or the next one that has both image and sound."""
         for offset in range(len(self.source)):
             record = self.source[(number + offset) % len(self.source)]
             if record["has_video"] and record["has_audio"]:
                 return record
-        raise DatasetError("No video of the training split has both image and sound: pretraining needs both.")
+        raise DatasetError(
+            "No video of the training split has both image and sound, which correct pair prediction needs: prepare "
+            "others, or train on what there is with config.data.keep_incomplete=True."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +245,9 @@ def train_batches(
     source = dataset.source(data_config.train_split)
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     elements = TrainElements(source, order, Clips.from_config(data_config, dataset), seed, data_config.keep_incomplete)
+
+    if not data_config.keep_incomplete:
+        elements.usable_record(0)  # Where there is none, say so here: an error in a worker process is hard to read.
 
     def global_index(local: int) -> int:
         step, row = divmod(local, rows)

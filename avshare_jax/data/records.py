@@ -135,7 +135,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def dataset_directory(data_dir: epath.PathLike, name: str) -> epath.Path:
     """Where the data set of that name lies."""
-    return epath.Path(data_dir) / name / VERSION
+    return epath.Path(data_dir).expanduser() / name / VERSION
 
 
 def check_new_dataset(name: str, data_dir: epath.PathLike) -> None:

@@ -38,19 +38,20 @@ def pool_clips(outputs: Mapping[str, jax.Array]) -> dict[str, dict[str, jax.Arra
 
     Args:
       outputs: The network's named outputs: `visual_features` and `audio_features` (B, S, D_cnn),
-        `visual_tokens` and `audio_tokens` (B, S+1, D), `multimodal_tokens` (B, 2(S+1), D).
+        `visual_tokens` and `audio_tokens` (B, S+1, D), `multimodal_tokens` (B, 2(S+1), D), which late fusion lacks.
 
     Returns:
       layer → modality → (B, D) float32. The "visual" part of the multimodal layer are the outputs at the
       visual positions; they have seen the sound as well.
     """
     per_video = outputs["visual_tokens"].shape[1]
-    multimodal = outputs["multimodal_tokens"]
     clips = {
         "cnn": {"visual": outputs["visual_features"], "audio": outputs["audio_features"]},
         "unimodal": {"visual": outputs["visual_tokens"][:, 1:], "audio": outputs["audio_tokens"][:, 1:]},
-        "multimodal": {"visual": multimodal[:, 1:per_video], "audio": multimodal[:, per_video + 1 :]},
     }
+    if "multimodal_tokens" in outputs:
+        multimodal = outputs["multimodal_tokens"]
+        clips["multimodal"] = {"visual": multimodal[:, 1:per_video], "audio": multimodal[:, per_video + 1 :]}
     return jax.tree.map(lambda x: jnp.mean(x.astype(jnp.float32), axis=1), clips)
 
 

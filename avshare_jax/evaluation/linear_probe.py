@@ -53,13 +53,18 @@ def probe_accuracy(
         return classifier.fit(train_features[rows], train_labels[rows])
 
     candidates = [(False, c) for c in standardized_c] + [(True, c) for c in whitened_c]
-    fifth = np.arange(len(train_labels)) % 5 == 4
+    fifth = held_out(len(train_labels))
     # Problems this small take many times longer when several threads share them.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         scores = [fit(*chosen, ~fifth).score(train_features[fifth], train_labels[fifth]) for chosen in candidates]
         classifier = fit(*candidates[int(np.argmax(scores))], slice(None))
         return float(classifier.score(test_features, test_labels))
+
+
+def held_out(num_videos: int) -> np.ndarray:
+    """Marks every fifth training video (N,) bool: the choice of scaling and penalty rests on these."""
+    return np.arange(num_videos) % 5 == 4
 
 
 def probe_layers(
@@ -181,13 +186,18 @@ def probe_networks(
       test_labels: (M,) int, the same.
 
     Returns:
-      What `plots.plot_probes` draws; None if there are fewer than two classes.
+      What `plots.plot_probes` draws; None, with a printed reason, where there are not enough labels.
     """
-    if len(class_names) < 2:
+    kept_train, kept_test = train_labels >= 0, test_labels >= 0
+    fitted = train_labels[kept_train][~held_out(kept_train.sum())]
+    if len(np.unique(fitted)) < 2 or len(fitted) == kept_train.sum() or not kept_test.any():
+        print(
+            "  no linear probe: it takes five or more labeled training videos of two classes and a labeled test video; "
+            f"there are {kept_train.sum()} and {kept_test.sum()} labeled videos of {len(class_names)} classes"
+        )
         return None
     levels = reference_levels(class_names)
     targets = {"class": tuple(class_names), **attributes(class_names)}
-    kept_train, kept_test = train_labels >= 0, test_labels >= 0
     section: dict[str, Any] = {
         "num_train_videos": int(kept_train.sum()),
         "num_test_videos": int(kept_test.sum()),

@@ -84,7 +84,8 @@ class AVBert(nn.Module):
         Returns:
           `visual_features` (B, S, Dv) and `audio_features` (B, S, Da), the pooled outputs of the CNNs;
           `visual_embeddings` and `audio_embeddings` (B, S, D), the same after projection and LayerNorm;
-          `visual_tokens` and `audio_tokens` (B, S + 1, D), the unimodal Transformers' outputs (mid and late fusion);
+          `visual_tokens` and `audio_tokens` (B, S + 1, D), the unimodal Transformers' outputs; with early fusion, which
+          has none, BOS and the embeddings;
           `multimodal_tokens` (B, 2 (S + 1), D), ordered BOS, visual clips, BOS, audio clips (early and mid fusion).
           Of a batch with one modality, only what that gives: early fusion gives `multimodal_tokens` (B, S + 1, D), mid
           fusion none.
@@ -92,8 +93,7 @@ class AVBert(nn.Module):
         outputs = self.embed(batch, train)
         embeddings = {name: outputs[f"{name}_embeddings"] for name in MODALITIES if f"{name}_embeddings" in outputs}
         tokens, fusion = self.encode(embeddings, train), self.config.fusion
-        if fusion != "early":
-            outputs |= {f"{name}_tokens": x for name, x in tokens.items()}
+        outputs |= {f"{name}_tokens": x for name, x in tokens.items()}
         if fusion == "early" or fusion == "mid" and len(tokens) == len(MODALITIES):
             outputs["multimodal_tokens"] = self.fuse(tokens, train, presence(batch))
         return outputs

@@ -19,6 +19,25 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 from avshare_jax.settings import UserError
 from avshare_jax.training.step import TrainState
 
+# What makes a run another one when it changes, beside its data set.
+IDENTITY = ("model", "seed")
+# What depends on the machine or changes nothing that is learned, so that nobody has to be told.
+UNANNOUNCED = (
+    *("data.data_dir", "data.num_workers", "data.prefetch"),
+    *("mesh", "log_every", "checkpoint_every", "checkpoints_kept"),
+)
+
+# What may differ on another machine without making another run.
+MACHINE_FIELDS = (
+    "checkpoint_every",
+    "checkpoints_kept",
+    "data.data_dir",
+    "data.num_workers",
+    "data.prefetch",
+    "log_every",
+    "mesh.",
+)
+
 
 class Checkpoints:
     """Saves and restores the state of one run. A context manager: leaving it waits until all saves are on disk."""
@@ -55,13 +74,7 @@ class Checkpoints:
           UserError: its arrays are not those of the state.
         """
         step, items = self.latest_step(), _items(abstract_state, ocp.args.StandardRestore)
-        try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        except ValueError as error:
-            raise UserError(
-                f"The checkpoint of step {step} in {self._manager.directory} does not fit the network, which another "
-                f"version of this program may have made: choose another --workdir. ({str(error).splitlines()[0]})"
-            ) from error
+        restored = _restore(self._manager, step, items)
         return TrainState(**restored["variables"], **restored["trainer"])
 
 
@@ -80,10 +93,13 @@ def restore_variables(workdir: epath.PathLike, step: int, abstract_variables: Ma
       workdir: of the run.
       step: one that `latest_step` has returned.
       abstract_variables: `{"params", "batch_stats"}` of `jax.ShapeDtypeStruct` (with shardings, where they matter).
+
+    Raises:
+      UserError: its arrays are not those.
     """
     target = {name: abstract_variables.get(name, {}) for name in ("params", "batch_stats")}
     with _reader(workdir) as manager:
-        return manager.restore(step, args=ocp.args.Composite(variables=ocp.args.StandardRestore(target)))["variables"]
+        return _restore(manager, step, {"variables": ocp.args.StandardRestore(target)})["variables"]
 
 
 def load_config(workdir: epath.PathLike) -> ConfigDict:
@@ -114,46 +130,93 @@ def check_workdir(workdir: epath.PathLike) -> None:
         ) from error
 
 
-def claim_workdir(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> None:
-    """Records what the run in `workdir` trains and on what, after checking that it did so before, if there was one.
+def check_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> list[str]:
+    """Checks that `workdir` is free or belongs to this run.
 
     Args:
       workdir: of the run.
       config: of the run; `config.model` and `config.seed` must be what they were, other fields may change.
       dataset: `name` and `fingerprint` of the data set, JSON values.
 
+    Returns:
+      `NAME is OLD and not NEW` for every other field that has changed, but for those of the machine.
+
     Raises:
       UserError: names what differs, or says that `workdir` cannot be written.
     """
     check_workdir(workdir)
     path = epath.Path(workdir)
-    if (path / "config.json").exists():
-        differences = [
-            *(
-                difference
-                for name, recorded in json.loads((path / "config.json").read_text()).items()
-                if name in ("model", "seed")
-                for difference in _differences(name, recorded, _plain(config)[name])
-            ),
-            *_differences("dataset", json.loads((path / "dataset.json").read_text()), dict(dataset)),
-        ]
-        if differences:
-            raise UserError(
-                f"The workdir {workdir} belongs to another run, where {', '.join(differences)}: "
-                "choose another --workdir, or repeat that run's settings."
-            )
+    if not (path / "config.json").exists():
+        return []
+    changes = list(_differences("", json.loads((path / "config.json").read_text()), _plain(config)))
+    fixed = [change for change in changes if change.startswith(("model.", "seed "))]
+    fixed += _differences("dataset.", json.loads((path / "dataset.json").read_text()), dict(dataset))
+    if fixed:
+        raise UserError(
+            f"The workdir {workdir} belongs to another run, where {', '.join(fixed)}: "
+            "choose another --workdir, or repeat that run's settings."
+        )
+    return [change for change in changes if not change.startswith(MACHINE_FIELDS)]
+
+
+def check_same_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> list[str]:
+    """Checks that `workdir` can be written and holds this run or none.
+
+    Args:
+      workdir: of the run.
+      config: of the run; `config.model` and `config.seed` must be what they were, other fields may change.
+      dataset: `name` and `fingerprint` of the data set, JSON values.
+
+    Returns:
+      What has changed since the run was recorded and may change what it learns, as "FIELD was OLD and is now NEW".
+
+    Raises:
+      UserError: names what makes this another run, or says that `workdir` cannot be written.
+    """
+    check_workdir(workdir)
+    path = epath.Path(workdir)
+    if not (path / "config.json").exists():
+        return []
+    changed = list(_differences(json.loads((path / "config.json").read_text()), _plain(config)))
+    another = [difference for difference in changed if difference[0].startswith(IDENTITY)]
+    another += _differences(json.loads((path / "dataset.json").read_text()), dict(dataset), "dataset.")
+    if another:
+        differences = ", ".join(f"{name} is {old} and not {new}" for name, old, new in another)
+        raise UserError(
+            f"The workdir {workdir} belongs to another run, where {differences}: "
+            "choose another --workdir, or repeat that run's settings."
+        )
+    return [f"{name} was {old} and is now {new}" for name, old, new in changed if not name.startswith(UNANNOUNCED)]
+
+
+def claim_workdir(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> None:
+    """Records what the run in `workdir` trains and on what; prints what has changed since this was last recorded.
+
+    Takes and raises the same as `check_same_run`.
+    """
+    if changes := check_same_run(workdir, config, dataset):
+        print(f"Going on with other settings than before: {', '.join(changes)}.", flush=True)
+    path = epath.Path(workdir)
     # The config last: its presence says that both are there.
-    _write_json(path / "dataset.json", dict(dataset))
-    _write_json(path / "config.json", _plain(config))
+    for name, content in (("dataset", dict(dataset)), ("config", _plain(config))):
+        replace_text(path / f"{name}.json", json.dumps(content, indent=2) + "\n")
 
 
-def _differences(name: str, old: Any, new: Any) -> Iterator[str]:
-    """Yields `NAME is OLD and not NEW` for each value that differs; both are JSON values."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
-            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
-    elif old != new:
-        yield f"{name} is {old} and not {new}"
+def replace_text(path: epath.Path, text: str) -> None:
+    """Replaces a file in one step, so that a killed process leaves the old or the new one."""
+    new = path.with_suffix(f".{os.getpid()}.tmp")
+    new.write_text(text)
+    new.replace(path)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (dotted name, old, new) for each value that differs between two JSON objects; None where there is none."""
+    for key in sorted({*old, *new}):
+        name, values = prefix + key, (old.get(key), new.get(key))
+        if all(isinstance(value, Mapping) for value in values):
+            yield from _differences(*values, f"{name}.")
+        elif values[0] != values[1]:
+            yield name, *values
 
 
 def _items(state: TrainState, argument: type) -> dict[str, Any]:
@@ -163,9 +226,20 @@ def _items(state: TrainState, argument: type) -> dict[str, Any]:
     return {"variables": argument(variables), "trainer": argument(trainer)}
 
 
+def _restore(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Restores a checkpoint's items; `UserError` where their arrays are others than those that are asked for."""
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except ValueError as error:
+        raise UserError(
+            f"The checkpoint of step {step} in {manager.directory} does not fit the network, which another version of "
+            f"this program may have made: choose another --workdir. ({str(error).splitlines()[0]})"
+        ) from error
+
+
 def _directory(workdir: epath.PathLike) -> epath.Path:
     """Orbax wants absolute paths."""
-    return epath.Path(workdir).expanduser().resolve() / "checkpoints"
+    return epath.Path(workdir).resolve() / "checkpoints"
 
 
 def _reader(workdir: epath.PathLike) -> ocp.CheckpointManager:
@@ -185,10 +259,3 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _tuples(inner) for name, inner in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _write_json(path: epath.Path, content: Mapping[str, Any]) -> None:
-    """Replaces a file in one step, so that a killed process leaves the old or the new one."""
-    new = path.with_suffix(f".{os.getpid()}.tmp")
-    new.write_text(json.dumps(content, indent=2) + "\n")
-    new.replace(path)

@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from avshare_jax.training.checkpoints import Checkpoints, claim_workdir
+from avshare_jax.training.checkpoints import Checkpoints, check_run, claim_workdir
 from avshare_jax.training.mesh import replicated, shard_batch
 from avshare_jax.training.metrics import Reporter, duration
 from avshare_jax.training.optimizer import make_optimizer
@@ -50,12 +50,13 @@ def train(
     Raises:
       UserError: the workdir belongs to another run, or the loss stayed not finite.
     """
-    claim_workdir(workdir, config, dataset_identity)
+    check_run(workdir, config, dataset_identity)
     with Checkpoints(workdir, config.checkpoints_kept) as checkpoints:
         start_step = checkpoints.latest_step() or 0
         if start_step >= config.total_steps:
             print(f"Nothing to do: the run has its {config.total_steps} steps (last checkpoint: step {start_step}).")
             return
+        claim_workdir(workdir, config, dataset_identity)
         if start_step:
             print(f"Resuming from the checkpoint of step {start_step}.", flush=True)
         with closing(make_batches(start_step)) as batches:

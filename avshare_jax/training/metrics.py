@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from avshare_jax.settings import UserError
+from avshare_jax.training.checkpoints import replace_text
 from avshare_jax.training.optimizer import learning_rate_schedule
 
 
@@ -77,7 +78,7 @@ class MetricsFiles:
         from clu import metric_writers
 
         path = epath.Path(workdir) / "metrics.jsonl"
-        path.write_text("".join(kept_lines(path, start_step)))
+        replace_text(path, "".join(kept_lines(path, start_step)))
         self._lines = path.open("a")
         self._summaries = metric_writers.SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
 

@@ -20,12 +20,15 @@ def describe_run(config: ConfigDict, workdir: epath.PathLike, mesh: Mesh, task: 
 
 
 def describe_dataset(config: ConfigDict, dataset: Dataset) -> str:
-    """Returns the plan's line about the data set, which can only be said once that is there."""
+    """Returns the plan's lines about the data set, which can only be said once that is there."""
     data = config.data
     train = dataset.num_videos(data.train_split)
     epochs = config.total_steps * config.batch_size / train
     sizes = ", ".join(f"{dataset.num_videos(split):,} in {split}" for split in dataset.splits)
-    return f"  data set    {dataset.directory}: videos {sizes}; {epochs:.3g} epochs of {data.train_split}"
+    described = f"  data set    {dataset.directory}: videos {sizes}; {epochs:.3g} epochs of {data.train_split}"
+    if data.eval_split in dataset.splits:
+        return described
+    return f"{described}\n  It has no split {data.eval_split!r}, which eval.py would need (config.data.eval_split)."
 
 
 def abstract_batch(config: ConfigDict) -> Batch:

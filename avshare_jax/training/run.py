@@ -1,5 +1,7 @@
 """A pretraining run from its config: checks, plan, data set, training."""
 
+import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +39,7 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
       UserError, DatasetError: something in the config does not fit the machine, the data set or the workdir.
     """
     check_workdir(workdir)
+    check_ranges(config)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.batch_size, mesh)
     check_objectives(config)
@@ -68,6 +71,24 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
         shown_metrics=SHOWN_METRICS,
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raises `UserError` where a number is outside of what it can mean."""
+    counts = ("batch_size", "total_steps", "log_every", "checkpoint_every", "checkpoints_kept", "max_nonfinite_steps")
+    limits = [(name, config[name], 1, math.inf) for name in counts]
+    limits += [("seed", config.seed, 0, math.inf)]
+    limits += [("objectives.mask_fraction", config.objectives.mask_fraction, 0, 1)]
+    limits += [(f"augment.{name}", share, 0, 1) for name, share in config.augment.items()]
+    for name, value, low, high in limits:
+        if not low <= value <= high:
+            asked = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise UserError(f"config.{name}={value} must be {asked}.")
+    model = config.model
+    if model.hidden % model.heads:
+        raise UserError(f"config.model.heads={model.heads} must divide config.model.hidden={model.hidden}.")
+    if model.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"config.model.dtype={model.dtype} must be float32 or bfloat16.")
 
 
 def check_objectives(config: ConfigDict) -> None:
@@ -103,9 +124,30 @@ def open_or_make_dataset(config: ConfigDict) -> Dataset:
     """Opens the data set of a config; the demo's own is made first where it is not there."""
     data = config.data
     # Under another name, the user means data of their own.
-    if "demo" in config and data.name == "demo" and not dataset_directory(data.data_dir, data.name).exists():
-        make_demo_dataset(config)
+    if "demo" in config and data.name == "demo":
+        check_demo(config)
+        if not dataset_directory(data.data_dir, data.name).exists():
+            make_demo_dataset(config)
     return open_dataset(data.data_dir, data.name)
+
+
+def check_demo(config: ConfigDict) -> None:
+    """Raises `UserError` where the demo's videos, if they are still there, were made with other numbers."""
+    record, wanted = demo_record(config)
+    found = json.loads(record.read_text()) if record.exists() else wanted
+    if found != wanted:
+        raise UserError(
+            f"The demo's videos in {config.demo.videos_dir} were made with {found}, and config.demo asks for {wanted}: "
+            f"delete that folder, {record} and {dataset_directory(config.data.data_dir, config.data.name).parent}, or "
+            "set both config.demo.videos_dir and config.data.data_dir to other folders."
+        )
+
+
+def demo_record(config: ConfigDict) -> tuple[Path, dict[str, int]]:
+    """The file beside the demo's videos that says how they were made, and what it says for this config."""
+    return Path(f"{config.demo.videos_dir}.json"), {
+        name: config.demo[name] for name in ("seed", "num_train", "num_test")
+    }
 
 
 def make_demo_dataset(config: ConfigDict) -> None:
@@ -114,5 +156,8 @@ def make_demo_dataset(config: ConfigDict) -> None:
     counts = {"train": demo.num_train, "test": demo.num_test}
     print(f"The demo has no data set yet: making {sum(counts.values())} videos in {demo.videos_dir}.", flush=True)
     videos = Path(demo.videos_dir)
+    record, numbers = demo_record(config)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(numbers) + "\n")
     write_demo_videos(videos, counts, demo.seed, workers, ProgressLine("videos made"))
     print(prepare_folder(videos, config.data.name, config.data.data_dir, FrontEnd(**config.data.frontend)), flush=True)

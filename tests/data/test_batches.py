@@ -78,6 +78,14 @@ def test_incomplete_videos_can_be_kept_with_flags(dataset, data_config):
     assert (batch["log_mel"][~silent] != np.float32(LOG_FLOOR)).all((1, 2, 3)).all()
 
 
+def test_a_split_without_complete_videos_is_a_sentence_before_workers_start(dataset, data_config, monkeypatch):
+    source = [record | {"has_audio": False} for record in dataset.source("train")]
+    monkeypatch.setattr(type(dataset), "source", lambda self, split: source)
+    data_config.num_workers = 1
+    with pytest.raises(DatasetError, match="both image and sound.*keep_incomplete"):
+        next(train_batches(dataset, data_config, seed=0, batch_size=4))
+
+
 def test_sound_without_image_is_cut_anywhere(dataset, data_config):
     clips = Clips.from_config(data_config, dataset)
     # 60 rows at 20 a second are 3 s or 12 frames, which is what 3 clips take; 200 rows leave 28 frames.

@@ -105,3 +105,23 @@ def test_the_multimodal_layer_has_the_ceiling_of_both(made_up_evaluation):
     ceiling = made_up_evaluation["linear_probe"]["targets"]["class"]["ceiling"]
     assert ceiling["unimodal"] == {"visual": 0.5, "audio": 0.5, "both": 1}
     assert ceiling["multimodal"] == {"visual": 1, "audio": 1, "both": 1}
+
+
+@pytest.mark.parametrize(
+    ("train_labels", "test_labels"),
+    [
+        ([], [0, 1]),
+        ([0, 1, 0, 1], [0, 1]),
+        ([0, 0, 0, 0, 1, 0, 0, 0, 0, 1], [0, 1]),  # the second class is in the held-out fifth only
+        ([0, 1] * 10, [-1, -1]),
+    ],
+)
+def test_too_few_labels_are_a_sentence_and_no_probe(train_labels, test_labels, capsys):
+    labels = [np.array(labels, int) for labels in (train_labels, test_labels)]
+    networks = [
+        {"trained": {"cnn": dict.fromkeys(("visual", "audio"), np.random.default_rng(0).normal(size=(len(x), 3)))}}
+        for x in labels
+    ]
+    found = linear_probe.probe_networks(OPTIONS, ("a", "b"), networks[0], labels[0], networks[1], labels[1])
+    assert found is None
+    assert "no linear probe" in capsys.readouterr().out

@@ -171,7 +171,10 @@ def test_early_fusion_has_one_transformer_that_sees_everything(build, micro_batc
     assert variables["params"]["transformer"]["query"]["v"].shape[:2] == (1, 1)
     assert not {"visual_embedding", "audio_embedding"} & set(variables["params"])
     outputs = encode(micro_batch)
-    assert {name for name in outputs if name.endswith("tokens")} == {"multimodal_tokens"}
+    for name in ("visual", "audio"):
+        np.testing.assert_array_equal(outputs[f"{name}_tokens"][:, 1:], outputs[f"{name}_embeddings"])
+        bos = np.broadcast_to(variables["params"][f"{name}_bos"], (VIDEOS, HIDDEN))
+        np.testing.assert_array_equal(outputs[f"{name}_tokens"][:, 0], bos)
     assert outputs["multimodal_tokens"].shape == (VIDEOS, 2 * (CLIPS + 1), HIDDEN)
     other_sound = encode(micro_batch | {"log_mel": micro_batch["log_mel"][[0, 2, 1]]})
     seen = changed(outputs["multimodal_tokens"], other_sound["multimodal_tokens"])

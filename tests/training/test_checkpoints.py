@@ -91,11 +91,22 @@ def test_load_config_without_a_run(tmp_path):
         checkpoints.load_config(tmp_path)
 
 
-def test_other_fields_than_the_model_may_change(linear_config, tmp_path):
+def test_other_fields_than_the_model_may_change_and_it_is_said(linear_config, tmp_path, capsys):
     checkpoints.claim_workdir(tmp_path, linear_config, IDENTITY)
-    linear_config.total_steps = 99
+    steps, linear_config.total_steps, linear_config.log_every = linear_config.total_steps, 99, 77
+    assert capsys.readouterr().out == ""
     checkpoints.claim_workdir(tmp_path, linear_config, IDENTITY)
+    changed = f"Going on with another setting than before: total_steps is {steps} and not 99.\n"
+    assert capsys.readouterr().out == changed  # and nothing about log_every
     assert checkpoints.load_config(tmp_path).total_steps == 99
+
+
+def test_variables_of_another_network_are_refused(state, tmp_path):
+    with checkpoints.Checkpoints(tmp_path, kept=1) as saved:
+        saved.save(state)
+    other = {"params": {"quadratic": state.params["linear"]}, "batch_stats": state.batch_stats}
+    with pytest.raises(UserError, match=r"step 1 .* does not fit the network"):
+        checkpoints.restore_variables(tmp_path, 1, abstract(other))
 
 
 def test_workdir_of_another_model_is_refused(linear_config, tmp_path):

@@ -82,3 +82,11 @@ def test_checkpoints_are_kept_as_configured(train, tmp_path):
     train(tmp_path, total_steps=11, checkpoint_every=3)
     steps = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     assert steps == {9, 11}
+
+
+def test_a_finished_run_keeps_its_config(train, tmp_path, capsys):
+    train(tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    train(tmp_path, total_steps=2)
+    assert "Nothing to do" in capsys.readouterr().out
+    assert (tmp_path / "config.json").read_text() == before
