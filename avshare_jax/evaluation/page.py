@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from avshare_jax.evaluation.summary import COLUMNS, HEADS, Row, format_value, probe_rows, summary
+from avshare_jax.evaluation.summary import COLUMNS, LAYERS, Row, format_value, heads_of, probe_rows, summary
 
 
 def format_page(evaluation: Mapping[str, Any]) -> str:
@@ -60,9 +60,10 @@ def captions(evaluation: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         ),
         "parameters.png": (
             "Parameter budget",
-            f"The three Transformers hold {transformer:,} parameters, not {parameters['transformer_unshared']:,}: "
-            "layers share their weights, and the Transformers share U of each factorized weight; orthogonal &Sigma; "
-            "and V are their own. Pretraining heads are not counted.",
+            f"The Transformers hold {transformer:,} parameters; with nothing shared they would hold "
+            f"{parameters['transformer_unshared']:,}. Shared is what all of them use (in the paper's scheme U of each "
+            "factorized weight), private what only one does (orthogonal &Sigma; and V). Pretraining heads are not "
+            "counted.",
         ),
     }
     return {file: text for file, text in found.items() if file != "probes.png" or evaluation["linear_probe"]}
@@ -71,7 +72,7 @@ def captions(evaluation: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 def tiles(evaluation: Mapping[str, Any]) -> Iterable[str]:
     """Yields the page's headline numbers, each with its references."""
     heldout, retrieval = evaluation["heldout"], evaluation["retrieval"]
-    weakest = min(HEADS, key=lambda head: heldout["trained"][f"mep/{head}_top1"])
+    weakest = min(heads_of(heldout["trained"]), key=lambda head: heldout["trained"][f"mep/{head}_top1"])
     yield tile(
         "Masked embedding top-1, weakest head",
         *(heldout[name][f"mep/{weakest}_top1"] for name in ("trained", "random")),
@@ -82,8 +83,9 @@ def tiles(evaluation: Mapping[str, Any]) -> Iterable[str]:
     )
     if probe := evaluation["linear_probe"]:
         found = probe["targets"]["class"]
-        accuracies = (found[name]["multimodal"]["both"] for name in ("trained", "random"))
-        yield tile("Class probe, multimodal tokens", *accuracies, found["chance"])
+        layer = [layer for layer in LAYERS if layer in found["trained"]][-1]
+        accuracies = (found[name][layer]["both"] for name in ("trained", "random"))
+        yield tile(f"Class probe, {LAYERS[layer]}", *accuracies, found["chance"])
     recalls = (retrieval[name]["video_to_audio"]["recall@10"] for name in ("trained", "random"))
     yield tile("Recall at 10, image to sound", *recalls, retrieval["chance"]["recall@10"])
 

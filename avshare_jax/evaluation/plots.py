@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 
 from avshare_jax.evaluation.linear_probe import PARTS
 from avshare_jax.evaluation.retrieval import true_pair_ranks
-from avshare_jax.evaluation.summary import DIRECTIONS, HEADS, LAYERS
+from avshare_jax.evaluation.summary import DIRECTIONS, HEADS, LAYERS, heads_of
 
 TRAINED, RANDOM, INK, FAINT, CEILING = "#2463a6", "#bcc5cf", "#27313b", "#8794a1", "#c0392b"
 DOTTED = (0, (1, 2))
@@ -94,8 +94,8 @@ def plot_curves(rows: Sequence[Mapping[str, float]], heldout: Mapping[str, float
         ):
             _draw_curve(losses, rows, heldout, step, name, label, color, scale=1)
         losses.set(title="Losses", ylabel="loss in nats")
-        for head, label in HEADS.items():
-            _draw_curve(top1, rows, heldout, step, f"mep/{head}_top1", label, HEAD_COLORS[head])
+        for head in heads_of(heldout):
+            _draw_curve(top1, rows, heldout, step, f"mep/{head}_top1", HEADS[head], HEAD_COLORS[head])
         top1.set(title="Masked embedding prediction", ylabel="top-1 against the negatives in %")
         for name, label, color in (("bos", "BOS head", "#2a8c6f"), ("step", "step head", "#8fc7b3")):
             _draw_curve(pairs, rows, heldout, step, f"cpp/{name}_accuracy", label, color)
@@ -219,13 +219,14 @@ def plot_probes(probe: Mapping[str, Any], path: epath.Path) -> None:
       path: PNG to write.
     """
     targets = probe["targets"]
+    layers = [layer for layer in LAYERS if layer in targets["class"]["trained"]]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13.5, 1.0 + 3.0 * len(targets)), layout="constrained")
-        grid = figure.subplots(len(targets), len(LAYERS), sharey=True, squeeze=False)
+        grid = figure.subplots(len(targets), len(layers), sharey=True, squeeze=False)
         for row, (target, found) in zip(grid, targets.items(), strict=True):
-            for axes, (layer, title) in zip(row, LAYERS.items(), strict=True):
+            for axes, layer in zip(row, layers, strict=True):
                 _draw_probe(axes, found, layer, probe["num_test_videos"])
-                axes.set_title(f"{capitalize(title)}: {target}")
+                axes.set_title(f"{capitalize(LAYERS[layer])}: {target}")
             row[0].set_ylabel(f"{target} accuracy in %")
         handles = [
             Patch(color=TRAINED, label="trained"),

@@ -55,13 +55,22 @@ def heldout_rows(heldout: Mapping[str, Any]) -> list[Row]:
 
     rows = []
     for suffix, against in (("", "its negatives"), ("_of_batch", "all clips of the batch")):
-        for head, label in HEADS.items():
-            rows.append(
-                row(f"MEP top-1 against {against}: {label}", f"mep/{head}_top1{suffix}", trained[f"mep/chance{suffix}"])
+        rows += [
+            row(
+                f"MEP top-1 against {against}: {HEADS[head]}",
+                f"mep/{head}_top1{suffix}",
+                trained[f"mep/chance{suffix}"],
             )
+            for head in heads_of(trained)
+        ]
     for name, label in (("bos", "BOS head"), ("step", "step head")):
         rows.append(row(f"CPP accuracy: {label}", f"cpp/{name}_accuracy", 0.5))
     return [*rows, row("Loss, nats", "loss", None, unit="")]
+
+
+def heads_of(metrics: Mapping[str, float]) -> list[str]:
+    """The heads of masked embedding prediction that there are metrics of; early and late fusion lack some."""
+    return [head for head in HEADS if f"mep/{head}_top1" in metrics]
 
 
 def probe_rows(probe: Mapping[str, Any], target: str) -> list[Row]:
@@ -76,6 +85,7 @@ def probe_rows(probe: Mapping[str, Any], target: str) -> list[Row]:
             found["ceiling"][layer][part],
         )
         for layer, title in LAYERS.items()
+        if layer in found["trained"]
         for part in PARTS
     ]
 

@@ -27,17 +27,6 @@ UNANNOUNCED = (
     *("mesh", "log_every", "checkpoint_every", "checkpoints_kept"),
 )
 
-# What may differ on another machine without making another run.
-MACHINE_FIELDS = (
-    "checkpoint_every",
-    "checkpoints_kept",
-    "data.data_dir",
-    "data.num_workers",
-    "data.prefetch",
-    "log_every",
-    "mesh.",
-)
-
 
 class Checkpoints:
     """Saves and restores the state of one run. A context manager: leaving it waits until all saves are on disk."""
@@ -102,6 +91,28 @@ def restore_variables(workdir: epath.PathLike, step: int, abstract_variables: Ma
         return _restore(manager, step, {"variables": ocp.args.StandardRestore(target)})["variables"]
 
 
+def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Restores the variables of the network proper, without pretraining heads and the optimizer's state.
+
+    Args:
+      workdir: of the run.
+      step: one that `latest_step` has returned.
+      abstract_variables: `params` and `batch_stats` of `models.build(config.model)`, `jax.ShapeDtypeStruct` with
+        shardings.
+
+    Raises:
+      UserError: the checkpoint's arrays are not those of the network.
+    """
+    target = {name: {"network": abstract_variables[name]} for name in ("params", "batch_stats")}
+    # Without `partial_restore`, the heads would have to be asked for as well.
+    restore = ocp.args.PyTreeRestore(
+        item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+    )
+    with _reader(workdir) as manager:
+        restored = _restore(manager, step, {"variables": restore})["variables"]
+    return {name: tree["network"] for name, tree in restored.items()}
+
+
 def load_config(workdir: epath.PathLike) -> ConfigDict:
     """Returns the config that the run in `workdir` was started with.
 
@@ -131,35 +142,6 @@ def check_workdir(workdir: epath.PathLike) -> None:
 
 
 def check_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> list[str]:
-    """Checks that `workdir` is free or belongs to this run.
-
-    Args:
-      workdir: of the run.
-      config: of the run; `config.model` and `config.seed` must be what they were, other fields may change.
-      dataset: `name` and `fingerprint` of the data set, JSON values.
-
-    Returns:
-      `NAME is OLD and not NEW` for every other field that has changed, but for those of the machine.
-
-    Raises:
-      UserError: names what differs, or says that `workdir` cannot be written.
-    """
-    check_workdir(workdir)
-    path = epath.Path(workdir)
-    if not (path / "config.json").exists():
-        return []
-    changes = list(_differences("", json.loads((path / "config.json").read_text()), _plain(config)))
-    fixed = [change for change in changes if change.startswith(("model.", "seed "))]
-    fixed += _differences("dataset.", json.loads((path / "dataset.json").read_text()), dict(dataset))
-    if fixed:
-        raise UserError(
-            f"The workdir {workdir} belongs to another run, where {', '.join(fixed)}: "
-            "choose another --workdir, or repeat that run's settings."
-        )
-    return [change for change in changes if not change.startswith(MACHINE_FIELDS)]
-
-
-def check_same_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> list[str]:
     """Checks that `workdir` can be written and holds this run or none.
 
     Args:
@@ -192,9 +174,9 @@ def check_same_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping
 def claim_workdir(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str, Any]) -> None:
     """Records what the run in `workdir` trains and on what; prints what has changed since this was last recorded.
 
-    Takes and raises the same as `check_same_run`.
+    Takes and raises the same as `check_run`.
     """
-    if changes := check_same_run(workdir, config, dataset):
+    if changes := check_run(workdir, config, dataset):
         print(f"Going on with other settings than before: {', '.join(changes)}.", flush=True)
     path = epath.Path(workdir)
     # The config last: its presence says that both are there.

@@ -69,6 +69,6 @@ def _parameter_lines(config: ConfigDict, task: Task) -> Iterator[str]:
     yield f"    {'pretraining heads':22}{'':>26}{everything - total:>13,}"
     unshared = models.unshared_transformer_parameters(config.model)
     yield (
-        f"  The three Transformers hold {counts['transformer'].total:,} parameters; "
+        f"  The Transformers hold {counts['transformer'].total:,} parameters; "
         f"with nothing shared they would hold {unshared:,}."
     )

@@ -85,3 +85,15 @@ def made_up_evaluation(made_up_scores):
             "transformer_unshared": 1_006_000,
         },
     }
+
+
+@pytest.fixture
+def late_evaluation(made_up_evaluation):
+    """The same of a network without a multimodal Transformer."""
+
+    def without(tree):
+        if not isinstance(tree, dict):
+            return tree
+        return {name: without(inner) for name, inner in tree.items() if "multimodal" not in name}
+
+    return without(made_up_evaluation)

@@ -101,3 +101,9 @@ def test_sheet_shows_the_first_video_of_each_class_and_its_best_matches():
     assert rows[1].images == [4, 1]
     assert (rows[1].sound_rank, rows[1].image_rank) == (4, 5)
     assert len(sheet_rows(scores, ["a", "a", "b", "b", "a"], 1)) == 1
+
+
+def test_page_of_late_fusion(tmp_path, late_evaluation, made_up_scores, metrics, pictures):
+    sheet = sheet_rows(made_up_scores["trained"], [pictures[place].caption for place in range(40)], 3)
+    page = write_report(epath.Path(tmp_path), late_evaluation, metrics, made_up_scores, sheet, pictures)
+    assert "Class probe, unimodal Transformer" in page.read_text()

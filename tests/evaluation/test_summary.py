@@ -19,6 +19,12 @@ def test_unlabelled_data_has_no_probe_rows(made_up_evaluation):
     assert len(summary(made_up_evaluation | {"linear_probe": None})) == 2
 
 
+def test_late_fusion_has_rows_for_what_it_has(late_evaluation):
+    objectives, probe, _ = summary(late_evaluation).values()
+    assert [len(rows) for rows in (objectives, probe)] == [7, 6]
+    assert not any("multimodal" in row.measure for rows in (objectives, probe) for row in rows)
+
+
 def test_values_are_percent_or_plain():
     assert format_value(0.1234, "%") == "12.3 %"
     assert format_value(20.5, "") == "20.5"

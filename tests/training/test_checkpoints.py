@@ -96,7 +96,7 @@ def test_other_fields_than_the_model_may_change_and_it_is_said(linear_config, tm
     steps, linear_config.total_steps, linear_config.log_every = linear_config.total_steps, 99, 77
     assert capsys.readouterr().out == ""
     checkpoints.claim_workdir(tmp_path, linear_config, IDENTITY)
-    changed = f"Going on with another setting than before: total_steps is {steps} and not 99.\n"
+    changed = f"Going on with other settings than before: total_steps was {steps} and is now 99.\n"
     assert capsys.readouterr().out == changed  # and nothing about log_every
     assert checkpoints.load_config(tmp_path).total_steps == 99
 
