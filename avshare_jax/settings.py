@@ -1,12 +1,14 @@
 """What the binaries share: the config flag, its error messages, and one-sentence endings for user mistakes."""
 
 import difflib
+import functools
 import logging as python_logging
+import math
 import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -74,6 +76,30 @@ def load_config_file(path_and_variant: str) -> ConfigDict:
         return runpy.run_path(path)["get_config"](*variant)
     except (TypeError, ValueError) as error:
         raise UserError(f"The config file {path} cannot be used as {path_and_variant!r}: {error}") from error
+
+
+def check_fields(
+    config: ConfigDict, limits: Mapping[str, tuple[float, float]], choices: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Checks values that are right or wrong by themselves.
+
+    Args:
+      config: any.
+      limits: lowest and highest value by the dotted name of the field.
+      choices: all values by the dotted name of the field.
+
+    Raises:
+      UserError: names the first field that is out of its limits, or none of its choices.
+    """
+    for name, (low, high) in limits.items():
+        value = functools.reduce(getattr, name.split("."), config)
+        if not low <= value <= high:
+            asked = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise UserError(f"config.{name}={value} must be {asked}.")
+    for name, known in (choices or {}).items():
+        value = functools.reduce(getattr, name.split("."), config)
+        if value not in known:
+            raise UserError(f"config.{name}={value} must be one of {', '.join(known)}.")
 
 
 def field_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:

@@ -2,7 +2,9 @@
 
     python eval.py --config=configs/eval.py --workdir=runs/demo
 
-Model, data set and seed of the run come from WORKDIR/config.json; here is only what evaluation adds.
+    python eval.py --config=configs/eval.py --workdir=DIR --config.data.name=NAME       on another data set
+
+Model, data set and seed of the run come from WORKDIR/config.json; here is only what evaluation adds or changes.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -12,12 +14,31 @@ def get_config() -> ConfigDict:
     """Returns the evaluation config."""
     return ConfigDict(
         {
-            "name": "eval",
             "seed": 0,
             "batch_size": 16,  # videos; MEP chooses among the clips of a batch, so its chance level depends on this
             "max_videos": 2000,  # of each split
+            # Not set: as in training. Imported weights have no data set of their own, so they need a name.
             "data": {
-                "data_dir": config_dict.placeholder(str),  # None: where the run found its data
+                "name": config_dict.placeholder(str),
+                "data_dir": config_dict.placeholder(str),
+                "train_split": config_dict.placeholder(str),
+                "eval_split": config_dict.placeholder(str),
+                "frontend": {
+                    "fps": config_dict.placeholder(float),
+                    "short_side": config_dict.placeholder(int),
+                    "sample_rate": config_dict.placeholder(int),
+                    "n_fft": config_dict.placeholder(int),
+                    "win_length": config_dict.placeholder(int),
+                    "hop_length": config_dict.placeholder(int),
+                    "mels": config_dict.placeholder(int),
+                },
+                "num_clips": config_dict.placeholder(int),
+                "frames_per_clip": config_dict.placeholder(int),
+                "frame_stride": config_dict.placeholder(int),
+                "mel_frames": config_dict.placeholder(int),
+                "min_short_side": config_dict.placeholder(int),
+                "max_short_side": config_dict.placeholder(int),
+                "crop": config_dict.placeholder(int),
                 "num_workers": 0,  # Threads: to start processes for each pass over a small data set takes longer.
             },
             "recalibration_batches": 8,  # training batches that give the fresh network its BatchNorm statistics

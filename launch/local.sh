@@ -36,6 +36,7 @@ if [ -z "$workdir" ] && [ "${config[0]}" != --config=configs/pretrain.py:demo ];
   exit 2
 fi
 workdir=${workdir:-runs/demo}
+workdir=${workdir/#\~\//$HOME/}  # The shell leaves the tilde of --workdir=~/runs alone.
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

@@ -1,5 +1,6 @@
 """The evaluation binary: what a user sees who mistypes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,20 @@ ROOT = Path(__file__).parent.parent
     [
         (["--workdir=no_such_run"], ["no run", "no_such_run"]),
         (["--config.batchsize=8"], ["'batchsize'", "batch_size"]),
+        (["--config.recalibration_batches=0"], ["recalibration_batches=0 must be at least 1"]),
+        (["--config.batch_size=0"], ["batch_size=0 must be at least 1"]),
+        (["--workdir=~/no_such_run"], ["no run in /home of the test/no_such_run"]),
         (["--config=configs/evla.py"], ["configs/evla.py", "configs/eval.py"]),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, words):
     result = subprocess.run(
-        [sys.executable, "eval.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "eval.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HOME": "/home of the test"},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert result.returncode == 1
     assert len(result.stderr.strip().splitlines()) == 1

@@ -78,11 +78,12 @@ def start(folder, workdir, **changes):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "HOME": str(folder),
     }
-    overrides = {**OVERRIDES, "data.data_dir": folder / "data", **{k.replace("__", "."): v for k, v in changes.items()}}
+    overrides = {**OVERRIDES, "data.data_dir": "~/data", **{k.replace("__", "."): v for k, v in changes.items()}}
     return subprocess.Popen(
         [
-            *(sys.executable, "main.py", "--config=configs/pretrain.py:demo", f"--workdir={folder / workdir}"),
+            *(sys.executable, "main.py", "--config=configs/pretrain.py:demo", f"--workdir=~/{workdir}"),
             *(f"--config.{name}={value}" for name, value in overrides.items()),
         ],
         cwd=ROOT,
@@ -148,6 +149,7 @@ def test_killed_run_resumes_with_bit_identical_losses(whole_run, folder):
         ({"model__hidden": 32}, "model.hidden is 16 and not 32"),
         ({"data__name": "voices"}, "no data set"),
         ({"data__frontend__mels": 8}, "mels is 16 in the data set and 8 in the config"),
+        ({"log_every": 0}, "config.log_every=0 must be at least 1"),
         ({"mesh__data": 3}, "the sizes must multiply to 1"),
         ({"data__num_clip": 8}, "the nearest is 'data.num_clips'"),
     ],

@@ -1,6 +1,9 @@
 """Mistakes on the command line end in a sentence."""
 
+import math
+
 import pytest
+from ml_collections import ConfigDict
 
 from avshare_jax import settings
 
@@ -45,6 +48,21 @@ def test_mistyped_field_names_the_nearest(config_file, argument, nearest):
 def test_field_like_no_other_is_refused_without_a_guess(config_file):
     with pytest.raises(settings.UserError, match=r"no field 'zzzzzz'\.$"):
         settings.check_overrides(["--config.zzzzzz=1"], config_file)
+
+
+def test_values_out_of_limits_or_choices_are_named():
+    config = ConfigDict({"steps": 3, "optimizer": {"b1": 0.9, "kind": "adam"}})
+    limits, choices = {"steps": (1, math.inf), "optimizer.b1": (0, 1)}, {"optimizer.kind": ("adam", "sgd")}
+    settings.check_fields(config, limits, choices)
+    for field, value, words in (
+        ("steps", 0, "config.steps=0 must be at least 1."),
+        ("optimizer.b1", 1.5, "config.optimizer.b1=1.5 must be between 0 and 1."),
+        ("optimizer.kind", "adm", "config.optimizer.kind=adm must be one of adam, sgd."),
+    ):
+        wrong = ConfigDict(config.to_dict())
+        wrong.update_from_flattened_dict({field: value})
+        with pytest.raises(settings.UserError, match=f"^{words}$"):
+            settings.check_fields(wrong, limits, choices)
 
 
 def test_missing_config_file_names_the_nearest(config_file):

@@ -48,11 +48,6 @@ def iterate_frames(path: str | os.PathLike[str], fps: float, short_side: int) ->
         raise MissingStreamError(f"{path} has a video stream without frames.")
 
 
-def read_frames(path: str | os.PathLike[str], fps: float, short_side: int) -> np.ndarray:
-    """Like `iterate_frames`, all at once: (N, H, W, 3) uint8 RGB."""
-    return np.stack(list(iterate_frames(path, fps, short_side)))
-
-
 def read_audio(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
     """Decodes the sound of a media file, from the same time zero as the frames.
 

@@ -182,7 +182,7 @@ def write_dataset(
       DatasetError: the data set exists already or cannot be written.
     """
     check_new_dataset(name, data_dir)
-    builder = RecordBuilder(name, data_dir, splits, frontend, class_names, jpeg_quality)
+    builder = RecordBuilder(name, epath.Path(data_dir).expanduser(), splits, frontend, class_names, jpeg_quality)
     tfds.disable_progress_bar()
     # TFDS announces a download on stdout and makes a folder for it; there is none.
     with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):

@@ -20,9 +20,9 @@ from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.evaluation import linear_probe, plots, report, retrieval
 from avshare_jax.evaluation.features import Batch, Features, Variables, extract, jit_encoder
 from avshare_jax.evaluation.heldout import fresh_variables, heldout_metrics
-from avshare_jax.evaluation.summary import format_table, summary
+from avshare_jax.evaluation.summary import NO_HEADS, format_table, summary
 from avshare_jax.settings import UserError
-from avshare_jax.training.checkpoints import latest_step, load_config, restore_variables
+from avshare_jax.training.checkpoints import latest_step, load_config, restore_network, restore_variables
 from avshare_jax.training.pretraining import Pretraining
 
 FRAMES_SHOWN = 4
@@ -30,13 +30,14 @@ FRAMES_SHOWN = 4
 
 @dataclass(frozen=True)
 class Run:
-    """A training run with the split sizes its evaluation uses.
+    """A training run, or imported weights, with the split sizes that evaluation uses.
 
     Attributes:
-      config: of the run, from its workdir.
+      config: of the run, from its workdir, with the evaluation's `data` in it.
       workdir: of the run.
       step: of its last checkpoint.
-      dataset: what it was trained on.
+      imported: whether its weights came without pretraining heads.
+      dataset: what it is evaluated on.
       num_videos: "train" and "test" → number of videos evaluated.
       batch_size: videos.
     """
@@ -44,6 +45,7 @@ class Run:
     config: ConfigDict
     workdir: epath.Path
     step: int
+    imported: bool
     dataset: Dataset
     num_videos: dict[str, int]
     batch_size: int
@@ -83,7 +85,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
       What the JSON file holds; shares are 0..1.
 
     Raises:
-      UserError: there is no run or no checkpoint in `workdir`, or its data set is not the one trained on.
+      UserError: there is no run or no checkpoint in `workdir`, or no data set to evaluate it on.
     """
     run = open_run(config, workdir)
     print(
@@ -91,40 +93,51 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         f"{run.num_videos['test']} test videos), beside the network with its initial weights.",
         flush=True,
     )
+    if run.imported:
+        print(NO_HEADS, flush=True)
     evaluation, gallery = measure(config, run)
     path = run.workdir / "eval" / f"{run.step}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(evaluation, indent=2) + "\n")
     with stage("report"):
-        sheet = report.sheet_rows(gallery.scores["trained"], gallery.captions, config.sheet_videos)
-        pictures = read_pictures(run, gallery, sheet)
         metrics = report.read_metrics(run.workdir / "metrics.jsonl")
-        page = report.write_report(run.workdir / "report", evaluation, metrics, gallery.scores, sheet, pictures)
+        scores, sheet, pictures = {}, [], {}
+        if gallery:
+            scores = gallery.scores
+            sheet = report.sheet_rows(scores["trained"], gallery.captions, config.sheet_videos)
+            pictures = read_pictures(run, gallery, sheet)
+        page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures)
     print(f"\n{format_table(summary(evaluation))}\n\nAll measures: {path}\nReport: {page}")
     return evaluation
 
 
-def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery]:
-    """Runs both networks over the data; returns all measures (plain values) and the gallery of retrieval."""
+def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery | None]:
+    """Runs both networks over the data; returns all measures (plain values) and the gallery of retrieval.
+
+    Imported weights have no pretraining heads: their `heldout`, `retrieval` and gallery are None.
+    """
     task = Pretraining(run.config)
     with stage("networks"):
         networks = load_networks(run, task, config.recalibration_batches)
-    with stage("held-out objectives"):
-        heldout, num_heldout = heldout_metrics(task, networks, run.batches("test"), jax.random.key(config.seed))
+    heldout = None if run.imported else measure_heldout(config, run, task, networks)
     with stage("features"):
         encoders = {name: encoder_variables(variables) for name, variables in networks.items()}
         encode = jit_encoder(partial(models.build(run.config.model).apply, train=False))
         train, train_labels, _ = extract(encode, encoders, run.batches("train"))
-        test, test_labels, test_ids = extract(encode, encoders, run.batches("test"), keep_tokens=True)
-    with stage("retrieval"):
-        places = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
-        scores = score_gallery(task, networks, test, places)
+        test, test_labels, test_ids = extract(encode, encoders, run.batches("test"), keep_tokens=not run.imported)
+    gallery, found = None, None
+    if not run.imported:
+        with stage("retrieval"):
+            places = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
+            scores = score_gallery(task, networks, test, places)
+            found = retrieval.compare_networks(scores, test_labels[places])
+        captions = caption_videos(test_ids, test_labels, run.dataset.class_names)
+        gallery = Gallery([test_ids[i] for i in places], [captions[i] for i in places], scores)
     with stage("linear probes"):
         pooled = [{name: features.pooled for name, features in split.items()} for split in (train, test)]
         probes = linear_probe.probe_networks(
             config.probe, run.dataset.class_names, pooled[0], train_labels, pooled[1], test_labels
         )
-    captions = caption_videos(test_ids, test_labels, run.dataset.class_names)
     evaluation = {
         "run": run.config.name,
         "step": run.step,
@@ -136,12 +149,21 @@ def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery]:
             "num_train_videos": len(train_labels),
             "num_test_videos": len(test_labels),
         },
-        "heldout": {"num_videos": num_heldout, "batch_size": run.batch_size, **heldout},
+        "heldout": heldout,
         "linear_probe": probes,
-        "retrieval": retrieval.compare_networks(scores, test_labels[places]),
+        "retrieval": found,
         "parameters": count_parameters(networks["trained"]["params"]["network"], run.config.model),
     }
-    return evaluation, Gallery([test_ids[i] for i in places], [captions[i] for i in places], scores)
+    return evaluation, gallery
+
+
+def measure_heldout(
+    config: ConfigDict, run: Run, task: Pretraining, networks: Mapping[str, Variables]
+) -> dict[str, Any]:
+    """Measures the pretraining objectives of both networks on the test videos."""
+    with stage("held-out objectives"):
+        found, num_videos = heldout_metrics(task, networks, run.batches("test"), jax.random.key(config.seed))
+    return {"num_videos": num_videos, "batch_size": run.batch_size, **found}
 
 
 def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
@@ -151,18 +173,10 @@ def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
     step = latest_step(workdir)
     if step is None:
         raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")
-    if config.data.data_dir is not None:
-        run_config.data.data_dir = config.data.data_dir
-    run_config.data.num_workers = config.data.num_workers
-    dataset = open_dataset(run_config.data.data_dir, run_config.data.name)
-    check_frontend(dataset, run_config.data.frontend)
-    trained_on = json.loads((workdir / "dataset.json").read_text())["fingerprint"]
-    if trained_on != dataset.fingerprint:
-        raise UserError(
-            f"The run in {workdir} was trained on a data set with fingerprint {trained_on}, but the data set "
-            f"{dataset.name} in {run_config.data.data_dir} has {dataset.fingerprint}: "
-            "say with --config.data.data_dir=DIR where the original is."
-        )
+    with run_config.ignore_type():  # The data set of imported weights is None.
+        set_chosen(run_config.data, config.data)
+    trained_on = json.loads((workdir / "dataset.json").read_text())
+    dataset = open_evaluated(run_config, workdir, trained_on)
     splits = {"train": run_config.data.train_split, "test": run_config.data.eval_split}
     num_videos = {name: min(config.max_videos, dataset.num_videos(split)) for name, split in splits.items()}
     if num_videos["test"] < 2:
@@ -176,7 +190,55 @@ def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
             f"Evaluation in batches of {batch_size} videos has {clips} clips, but the run's objectives need at least "
             f"2 videos and {needed} clips: use a larger --config.batch_size or more test videos."
         )
-    return Run(run_config, workdir, step, dataset, num_videos, batch_size)
+    return Run(run_config, workdir, step, trained_on["name"] is None, dataset, num_videos, batch_size)
+
+
+def set_chosen(config: ConfigDict, changes: ConfigDict) -> None:
+    """Sets the fields that are not None in `changes`, group by group."""
+    for name, value in changes.items():
+        if isinstance(value, ConfigDict):
+            set_chosen(config[name], value)
+        elif value is not None:
+            config[name] = value
+
+
+def open_evaluated(run_config: ConfigDict, workdir: epath.Path, trained_on: Mapping[str, str | None]) -> Dataset:
+    """Opens the data set that a run's config names, which may be another than it was trained on.
+
+    Args:
+      run_config: of the run, with the evaluation's `data` in it.
+      workdir: of the run.
+      trained_on: `name` and `fingerprint` of the data set it was trained on; None for imported weights.
+
+    Raises:
+      UserError: imported weights without a data set, without classes to tell apart, or with too many clips; or a data
+        set of the name that was trained on, but with another fingerprint.
+    """
+    data = run_config.data
+    if data.name is None:
+        raise UserError(
+            f"The weights in {workdir} were imported and have no data set of their own: say with "
+            "--config.data.name=NAME (and --config.data.data_dir=DIR) which to evaluate them on."
+        )
+    if data.num_clips >= run_config.model.positions:
+        raise UserError(
+            f"config.data.num_clips={data.num_clips} is too many: the network has {run_config.model.positions} "
+            "positions, one of them for BOS."
+        )
+    dataset = open_dataset(data.data_dir, data.name)
+    check_frontend(dataset, data.frontend)
+    if trained_on["name"] is None and len(dataset.class_names) < 2:
+        raise UserError(
+            f"The data set {dataset.name} has no classes, and of imported weights, which have no pretraining heads, "
+            "only linear probes can be measured: choose one with classes."
+        )
+    if trained_on["name"] == dataset.name and trained_on["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"The run in {workdir} was trained on a data set with fingerprint {trained_on['fingerprint']}, but "
+            f"{dataset.name} in {data.data_dir} has {dataset.fingerprint}: "
+            "say with --config.data.data_dir=DIR where the original is."
+        )
+    return dataset
 
 
 def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> dict[str, Variables]:
@@ -190,7 +252,12 @@ def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> di
     # Both in the same place, or all that runs on them would be compiled twice.
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), random)
-    return {"trained": restore_variables(run.workdir, run.step, shapes), "random": jax.device_put(random, place)}
+    if run.imported:
+        trained = restore_network(run.workdir, run.step, encoder_variables(shapes))
+        trained = {name: {"network": tree} for name, tree in trained.items()}
+    else:
+        trained = restore_variables(run.workdir, run.step, shapes)
+    return {"trained": trained, "random": jax.device_put(random, place)}
 
 
 def encoder_variables(variables: Variables) -> Variables:

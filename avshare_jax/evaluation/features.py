@@ -106,7 +106,7 @@ def extract(
         labels.append(np.asarray(batch["label"])[valid])
         video_ids += [video_id for video_id, keep in zip(batch["video_id"], valid, strict=True) if keep]
     if not video_ids:
-        raise UserError("There is no video to extract features from: the split is empty.")
+        raise UserError("There is no video to extract features from: none of the split has both image and sound.")
     features = {name: Features(**jax.tree.map(lambda *x: np.concatenate(x), *rows[name])) for name in networks}
     for name, found in features.items():
         if not all(np.isfinite(x).all() for x in jax.tree.leaves(found.pooled)):

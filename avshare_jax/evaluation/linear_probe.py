@@ -67,6 +67,15 @@ def held_out(num_videos: int) -> np.ndarray:
     return np.arange(num_videos) % 5 == 4
 
 
+def obstacle(train_labels: np.ndarray, test_labels: np.ndarray) -> str:
+    """Says why no probe can be fitted to labels (N,) and tested on labels (M,); empty where one can."""
+    if len(train_labels) < 5 or not len(test_labels):
+        return f"{len(train_labels)} training and {len(test_labels)} test videos have a label; 5 and 1 are needed"
+    if len(np.unique(train_labels[~held_out(len(train_labels))])) < 2:
+        return "the labeled training videos, without every fifth, are all of one class"
+    return ""
+
+
 def probe_layers(
     train: LayerFeatures,
     train_labels: np.ndarray,
@@ -186,15 +195,13 @@ def probe_networks(
       test_labels: (M,) int, the same.
 
     Returns:
-      What `plots.plot_probes` draws; None, with a printed reason, where there are not enough labels.
+      What `plots.plot_probes` draws, without attributes that are the same in all training videos; None, with a
+      printed reason, where there are not enough labels.
     """
     kept_train, kept_test = train_labels >= 0, test_labels >= 0
-    fitted = train_labels[kept_train][~held_out(kept_train.sum())]
-    if len(np.unique(fitted)) < 2 or len(fitted) == kept_train.sum() or not kept_test.any():
-        print(
-            "  no linear probe: it takes five or more labeled training videos of two classes and a labeled test video; "
-            f"there are {kept_train.sum()} and {kept_test.sum()} labeled videos of {len(class_names)} classes"
-        )
+    train_labels, test_labels = train_labels[kept_train], test_labels[kept_test]
+    if reason := obstacle(train_labels, test_labels):
+        print(f"  no linear probe: {reason}", flush=True)
         return None
     levels = reference_levels(class_names)
     targets = {"class": tuple(class_names), **attributes(class_names)}
@@ -205,6 +212,8 @@ def probe_networks(
     }
     for target, values in targets.items():
         codes = np.unique(values, return_inverse=True)[1]
+        if obstacle(codes[train_labels], codes[test_labels]):  # Classes that differ may have an attribute in common.
+            continue
         section["targets"][target] = {
             "chance": levels[target]["chance"],
             "ceiling": {
@@ -215,9 +224,9 @@ def probe_networks(
             **{
                 name: probe_layers(
                     select_videos(train[name], kept_train),
-                    codes[train_labels[kept_train]],
+                    codes[train_labels],
                     select_videos(test[name], kept_test),
-                    codes[test_labels[kept_test]],
+                    codes[test_labels],
                     **options,
                 )
                 for name in train

@@ -4,17 +4,27 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from avshare_jax.evaluation.summary import COLUMNS, LAYERS, Row, format_value, heads_of, probe_rows, summary
+from avshare_jax.evaluation.summary import (
+    COLUMNS,
+    LAYERS,
+    NO_HEADS,
+    Row,
+    format_value,
+    heads_of,
+    probe_rows,
+    summary,
+)
 
 
 def format_page(evaluation: Mapping[str, Any]) -> str:
     """Formats the report's page as HTML; figures are named relative to it, so that the folder can be moved."""
     dataset, name = evaluation["dataset"], html.escape(evaluation["run"])
+    weights = f"Step {evaluation['step']:,} of {evaluation['total_steps']:,}." if evaluation["heldout"] else NO_HEADS
     lead = (
-        f"Step {evaluation['step']:,} of {evaluation['total_steps']:,} on data set {dataset['name']}: "
+        f"{weights} Data set {dataset['name']}: "
         f"{dataset['num_train_videos']:,} training and {dataset['num_test_videos']:,} test videos. All figures are of "
-        "test videos. &ldquo;Random&rdquo; is the same network with the weights that training began with, its "
-        "BatchNorm statistics measured on training videos."
+        "test videos. &ldquo;Random&rdquo; is the same network with initial weights and BatchNorm statistics of "
+        "training videos."
     )
     tables = [html_table(summary(evaluation))]
     if probe := evaluation["linear_probe"]:
@@ -33,61 +43,61 @@ def format_page(evaluation: Mapping[str, Any]) -> str:
 
 
 def captions(evaluation: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Title and caption (HTML) of each figure's file, in the order of the page."""
+    """Title and caption (HTML) of the file of each figure that there is, in the order of the page."""
     parameters, heldout, retrieval = (evaluation[name] for name in ("parameters", "heldout", "retrieval"))
     transformer = parameters["transformer_shared"] + parameters["transformer_private"]
-    found = {
-        "training.png": (
+    found = {}
+    if heldout:
+        found["training.png"] = (
             "Training",
             "Losses and metrics of the training batches (thin: as logged; thick: moving average). Dots: the checkpoint "
             f"on {heldout['num_videos']} held-out videos, without augmentation or dropout.",
-        ),
-        "probes.png": (
+        )
+    if evaluation["linear_probe"]:
+        found["probes.png"] = (
             "Linear probes",
             "Logistic regression on frozen features, averaged over the clips of a video. In CNN and unimodal "
             "Transformer a modality knows nothing of the other, which bounds what it can tell about the class; in the "
             "multimodal Transformer the visual and the audio positions have seen both.",
-        ),
-        "retrieval.png": (
+        )
+    if retrieval:
+        found["retrieval.png"] = (
             "Retrieval across modalities",
             f"Each of {retrieval['num_videos']} image tracks is scored against every sound track by the heads of "
             "correct pair prediction; recall at k is the share whose true partner is among the k best.",
-        ),
-        "videos.png": (
+        )
+        found["videos.png"] = (
             "Test videos and their nearest neighbors across modalities",
             "The first video of each class in the gallery. Faded: the modality that the search did not see. "
             "Green: the video's own partner; blue: the same class.",
-        ),
-        "parameters.png": (
-            "Parameter budget",
-            f"The Transformers hold {transformer:,} parameters; with nothing shared they would hold "
-            f"{parameters['transformer_unshared']:,}. Shared is what all of them use (in the paper's scheme U of each "
-            "factorized weight), private what only one does (orthogonal &Sigma; and V). Pretraining heads are not "
-            "counted.",
-        ),
-    }
-    return {file: text for file, text in found.items() if file != "probes.png" or evaluation["linear_probe"]}
+        )
+    found["parameters.png"] = (
+        "Parameter budget",
+        f"The Transformers hold {transformer:,} parameters; with nothing shared they would hold "
+        f"{parameters['transformer_unshared']:,}. Shared is what all of them use (in the paper's scheme U of each "
+        "factorized weight), private what only one does (orthogonal &Sigma; and V). Pretraining heads are not "
+        "counted.",
+    )
+    return found
 
 
 def tiles(evaluation: Mapping[str, Any]) -> Iterable[str]:
     """Yields the page's headline numbers, each with its references."""
-    heldout, retrieval = evaluation["heldout"], evaluation["retrieval"]
-    weakest = min(heads_of(heldout["trained"]), key=lambda head: heldout["trained"][f"mep/{head}_top1"])
-    yield tile(
-        "Masked embedding top-1, weakest head",
-        *(heldout[name][f"mep/{weakest}_top1"] for name in ("trained", "random")),
-        heldout["trained"]["mep/chance"],
-    )
-    yield tile(
-        "Correct pair accuracy, BOS head", *(heldout[name]["cpp/bos_accuracy"] for name in ("trained", "random")), 0.5
-    )
+    networks = ("trained", "random")
+    if heldout := evaluation["heldout"]:
+        weakest = min(heads_of(heldout["trained"]), key=lambda head: heldout["trained"][f"mep/{head}_top1"])
+        top1 = (heldout[name][f"mep/{weakest}_top1"] for name in networks)
+        yield tile("Masked embedding top-1, weakest head", *top1, heldout["trained"]["mep/chance"])
+        accuracies = (heldout[name]["cpp/bos_accuracy"] for name in networks)
+        yield tile("Correct pair accuracy, BOS head", *accuracies, 0.5)
     if probe := evaluation["linear_probe"]:
         found = probe["targets"]["class"]
         layer = [layer for layer in LAYERS if layer in found["trained"]][-1]
-        accuracies = (found[name][layer]["both"] for name in ("trained", "random"))
+        accuracies = (found[name][layer]["both"] for name in networks)
         yield tile(f"Class probe, {LAYERS[layer]}", *accuracies, found["chance"])
-    recalls = (retrieval[name]["video_to_audio"]["recall@10"] for name in ("trained", "random"))
-    yield tile("Recall at 10, image to sound", *recalls, retrieval["chance"]["recall@10"])
+    if retrieval := evaluation["retrieval"]:
+        recalls = (retrieval[name]["video_to_audio"]["recall@10"] for name in networks)
+        yield tile("Recall at 10, image to sound", *recalls, retrieval["chance"]["recall@10"])
 
 
 def tile(title: str, trained: float, random: float, chance: float) -> str:

@@ -29,7 +29,7 @@ def write_report(
       folder: To write to; made if it is not there.
       evaluation: What `evaluate` measured.
       metrics: The run's logged steps, as from `read_metrics`.
-      scores: "trained" and "random" → (G, G) pair scores of the retrieval gallery.
+      scores: "trained" and "random" → (G, G) pair scores of the retrieval gallery; empty without retrieval.
       sheet: The videos to show, as from `sheet_rows`.
       pictures: Place in the gallery → the video, for every place in `sheet`.
 
@@ -37,13 +37,14 @@ def write_report(
       The path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    gallery = len(scores["trained"])
-    plots.plot_curves(metrics, evaluation["heldout"]["trained"], evaluation["step"], folder / "training.png")
+    if evaluation["heldout"]:
+        plots.plot_curves(metrics, evaluation["heldout"]["trained"], evaluation["step"], folder / "training.png")
     plots.plot_parameters(evaluation["parameters"], folder / "parameters.png")
     if evaluation["linear_probe"]:
         plots.plot_probes(evaluation["linear_probe"], folder / "probes.png")
-    plots.plot_retrieval(scores, folder / "retrieval.png")
-    plots.plot_sheet(pictures, sheet, gallery, folder / "videos.png")
+    if evaluation["retrieval"]:
+        plots.plot_retrieval(scores, folder / "retrieval.png")
+        plots.plot_sheet(pictures, sheet, len(scores["trained"]), folder / "videos.png")
     page = folder / "index.html"
     page.write_text(format_page(evaluation))
     return page

@@ -94,9 +94,9 @@ def compare_networks(scores: Mapping[str, np.ndarray], labels: np.ndarray) -> di
 
     Args:
       scores: name → (G, G), as from `pair_scores`.
-      labels: (G,) int; the class of the best match is measured if all videos have one.
+      labels: (G,) int; the class of the best match is measured if all videos have one, and there are others.
     """
-    labelled = bool(np.all(labels >= 0))
+    labelled = len(labels) > 1 and bool(np.all(labels >= 0))
 
     def measure(scores: np.ndarray) -> dict[str, float]:
         same_class = {"same_class_at_1": same_class_at_1(scores, labels)} if labelled else {}

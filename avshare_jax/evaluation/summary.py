@@ -13,6 +13,7 @@ HEADS = {
 }
 LAYERS = {"cnn": "CNN", "unimodal": "unimodal Transformer", "multimodal": "multimodal Transformer"}
 DIRECTIONS = {"video_to_audio": "image to sound", "audio_to_video": "sound to image"}
+NO_HEADS = "The weights were imported without pretraining heads, so held-out objectives and retrieval are left out."
 COLUMNS = ("trained", "random", "chance", "ceiling")
 
 
@@ -31,18 +32,18 @@ class Row(NamedTuple):
 
 
 def summary(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
-    """Collects the rows of the evaluation's headline table by section; section titles say the number of videos."""
-    sections = {
-        f"Pretraining objectives, {evaluation['heldout']['num_videos']} held-out videos": heldout_rows(
-            evaluation["heldout"]
-        )
-    }
+    """Collects the rows of the evaluation's headline table by section; section titles say the number of videos.
+
+    What was not measured is None in the evaluation and has no section.
+    """
+    sections = {}
+    if heldout := evaluation["heldout"]:
+        sections[f"Pretraining objectives, {heldout['num_videos']} held-out videos"] = heldout_rows(heldout)
     if probe := evaluation["linear_probe"]:
         videos = f"{probe['num_train_videos']} training and {probe['num_test_videos']} test videos"
         sections[f"Linear probe of the class, {videos}"] = probe_rows(probe, "class")
-    sections[f"Retrieval among {evaluation['retrieval']['num_videos']} test videos"] = retrieval_rows(
-        evaluation["retrieval"]
-    )
+    if retrieval := evaluation["retrieval"]:
+        sections[f"Retrieval among {retrieval['num_videos']} test videos"] = retrieval_rows(retrieval)
     return sections
 
 
@@ -111,7 +112,7 @@ def format_value(value: float | None, unit: str) -> str:
 
 def format_table(sections: Mapping[str, Sequence[Row]]) -> str:
     """Formats the summary for the console."""
-    width = max(len(row.measure) for rows in sections.values() for row in rows) + 2
+    width = max((len(row.measure) for rows in sections.values() for row in rows), default=0) + 2
     lines = []
     for title, rows in sections.items():
         lines += ["", title, " " * width + "".join(f"{name:>10}" for name in COLUMNS)]

@@ -23,7 +23,7 @@ from avshare_jax.training.step import TrainState
 IDENTITY = ("model", "seed")
 # What depends on the machine or changes nothing that is learned, so that nobody has to be told.
 UNANNOUNCED = (
-    *("data.data_dir", "data.num_workers", "data.prefetch"),
+    *("data.data_dir", "data.num_workers", "data.prefetch", "demo.videos_dir"),
     *("mesh", "log_every", "checkpoint_every", "checkpoints_kept"),
 )
 

@@ -1,6 +1,5 @@
 """A pretraining run from its config: checks, plan, data set, training."""
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -15,16 +14,39 @@ from avshare_jax.data.batches import train_batches
 from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.data.demo import write_demo_videos
 from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.data.records import dataset_directory
+from avshare_jax.data.records import check_new_dataset, dataset_directory
+from avshare_jax.models.factorized import ORTHOGONAL_MAPS
+from avshare_jax.models.transformer import TRANSFORMERS
 from avshare_jax.objectives.negatives import LOG_WEIGHTS
 from avshare_jax.prepare import ProgressLine, prepare_folder
-from avshare_jax.settings import UserError
+from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan
-from avshare_jax.training.checkpoints import check_workdir
+from avshare_jax.training.checkpoints import check_workdir, replace_text
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import check_batch_size, make_mesh
 from avshare_jax.training.pretraining import Pretraining
 
+LIMITS = {
+    **dict.fromkeys(("batch_size", "total_steps", "max_nonfinite_steps"), (1, math.inf)),
+    **dict.fromkeys(("log_every", "checkpoint_every", "checkpoints_kept"), (1, math.inf)),
+    **dict.fromkeys(("data.frames_per_clip", "data.frame_stride", "data.mel_frames", "data.crop"), (1, math.inf)),
+    **dict.fromkeys(("seed", "data.num_workers", "data.prefetch"), (0, math.inf)),
+    **dict.fromkeys(
+        ("augment.flip", "augment.frequency_mask", "augment.time_mask", "augment.modality_dropout"), (0, 1)
+    ),
+    **dict.fromkeys(("objectives.mask_fraction", "optimizer.warmup_fraction"), (0, 1)),
+}
+DEMO_LIMITS = {"demo.seed": (0, math.inf), "demo.num_train": (1, math.inf), "demo.num_test": (1, math.inf)}
+SHARING = ("none", "all", "factorized")
+CHOICES = {
+    "model.dtype": ("float32", "bfloat16"),
+    "model.fusion": tuple(TRANSFORMERS),
+    "model.layer_sharing": SHARING,
+    "model.transformer_sharing": SHARING,
+    "model.orthogonal_map": tuple(ORTHOGONAL_MAPS),
+    "objectives.negative_sampling": tuple(LOG_WEIGHTS),
+}
+DEMO_RECORD = "made_with.txt"
 SHOWN_METRICS = ("mep/loss", "mep/multimodal_visual_top1", "mep/multimodal_audio_top1", "cpp/bos_accuracy")
 
 
@@ -74,28 +96,17 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
 
 
 def check_ranges(config: ConfigDict) -> None:
-    """Raises `UserError` where a number is outside of what it can mean."""
-    counts = ("batch_size", "total_steps", "log_every", "checkpoint_every", "checkpoints_kept", "max_nonfinite_steps")
-    limits = [(name, config[name], 1, math.inf) for name in counts]
-    limits += [("seed", config.seed, 0, math.inf)]
-    limits += [("objectives.mask_fraction", config.objectives.mask_fraction, 0, 1)]
-    limits += [(f"augment.{name}", share, 0, 1) for name, share in config.augment.items()]
-    for name, value, low, high in limits:
-        if not low <= value <= high:
-            asked = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-            raise UserError(f"config.{name}={value} must be {asked}.")
+    """Raises `UserError` where a field is outside of what it can mean, whatever the others are."""
+    check_fields(config, LIMITS | (DEMO_LIMITS if "demo" in config else {}), CHOICES)
     model = config.model
-    if model.hidden % model.heads:
+    if model.heads < 1 or model.hidden % model.heads:
         raise UserError(f"config.model.heads={model.heads} must divide config.model.hidden={model.hidden}.")
-    if model.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"config.model.dtype={model.dtype} must be float32 or bfloat16.")
+    if model.rank is None and "factorized" in (model.layer_sharing, model.transformer_sharing):
+        raise UserError("config.model.rank=None leaves no factors to share: set layer_sharing and transformer_sharing.")
 
 
 def check_objectives(config: ConfigDict) -> None:
     """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for."""
-    sampling = config.objectives.negative_sampling
-    if sampling not in LOG_WEIGHTS:
-        raise UserError(f"config.objectives.negative_sampling={sampling} is not one of {', '.join(LOG_WEIGHTS)}.")
     num_clips, clips_of_batch = config.data.num_clips, config.batch_size * config.data.num_clips
     if config.batch_size < 2 or num_clips < 2:
         raise UserError(
@@ -132,32 +143,38 @@ def open_or_make_dataset(config: ConfigDict) -> Dataset:
 
 
 def check_demo(config: ConfigDict) -> None:
-    """Raises `UserError` where the demo's videos, if they are still there, were made with other numbers."""
-    record, wanted = demo_record(config)
-    found = json.loads(record.read_text()) if record.exists() else wanted
-    if found != wanted:
-        raise UserError(
-            f"The demo's videos in {config.demo.videos_dir} were made with {found}, and config.demo asks for {wanted}: "
-            f"delete that folder, {record} and {dataset_directory(config.data.data_dir, config.data.name).parent}, or "
-            "set both config.demo.videos_dir and config.data.data_dir to other folders."
-        )
+    """Raises `UserError` where the demo's videos or its data set, if they are there, were made with other numbers."""
+    folders, wanted = demo_folders(config), demo_numbers(config)
+    for folder in folders:
+        record = folder / DEMO_RECORD
+        if record.exists() and (found := record.read_text()) != wanted:
+            raise UserError(
+                f"What is in {folder} was made with {found}, but config.demo now says {wanted}: delete {folders[0]} "
+                f"and {folders[1]}, or set both config.demo.videos_dir and config.data.data_dir to other folders."
+            )
 
 
-def demo_record(config: ConfigDict) -> tuple[Path, dict[str, int]]:
-    """The file beside the demo's videos that says how they were made, and what it says for this config."""
-    return Path(f"{config.demo.videos_dir}.json"), {
-        name: config.demo[name] for name in ("seed", "num_train", "num_test")
-    }
+def demo_folders(config: ConfigDict) -> tuple[Path, epath.Path]:
+    """The folders of the demo's videos and of its data set; each has a file that says how they were made."""
+    videos = Path(config.demo.videos_dir).expanduser()
+    return videos, dataset_directory(config.data.data_dir, config.data.name).parent
+
+
+def demo_numbers(config: ConfigDict) -> str:
+    """What the demo's videos depend on, as text: `num_test=400, num_train=1200, seed=0`."""
+    return ", ".join(f"{name}={config.demo[name]}" for name in ("num_test", "num_train", "seed"))
 
 
 def make_demo_dataset(config: ConfigDict) -> None:
     """Renders the demo's videos and prepares them as any folder of videos."""
     demo, workers = config.demo, os.cpu_count() or 1
+    check_new_dataset(config.data.name, config.data.data_dir)
     counts = {"train": demo.num_train, "test": demo.num_test}
     print(f"The demo has no data set yet: making {sum(counts.values())} videos in {demo.videos_dir}.", flush=True)
-    videos = Path(demo.videos_dir)
-    record, numbers = demo_record(config)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(numbers) + "\n")
-    write_demo_videos(videos, counts, demo.seed, workers, ProgressLine("videos made"))
-    print(prepare_folder(videos, config.data.name, config.data.data_dir, FrontEnd(**config.data.frontend)), flush=True)
+    for folder in (folders := demo_folders(config)):
+        # Before the videos: what an interrupted call leaves is not to be mixed with others.
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(folder / DEMO_RECORD, demo_numbers(config))
+    write_demo_videos(folders[0], counts, demo.seed, workers, ProgressLine("videos made"))
+    frontend = FrontEnd(**config.data.frontend)
+    print(prepare_folder(folders[0], config.data.name, config.data.data_dir, frontend), flush=True)

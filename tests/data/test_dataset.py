@@ -52,6 +52,19 @@ def test_fingerprint_names_the_content(dataset_dir, tmp_path):
     assert len(fingerprints | {dataset.fingerprint}) == 4
 
 
+def test_tilde_is_the_home_directory(dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    original = open_dataset(dataset_dir, "tiny")
+    records = [{**record, "video_id": record["video_id"].decode(), "label": None} for record in original.source("test")]
+    options = {"frontend": original.frontend, "class_names": (), "jpeg_quality": 98}
+    write_dataset("tiny", "~/data", {"test": records}, **options)
+    assert open_dataset("~/data", "tiny").num_videos("test") == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    with pytest.raises(DatasetError, match="exists already"):
+        write_dataset("tiny", tmp_path / "data", {"test": records}, **options)
+
+
 def test_what_is_not_there_gets_a_sentence(dataset_dir, tmp_path):
     with pytest.raises(
         DatasetError, match="There is no data set .*nothing.*prepare folder --videos=DIR --name=nothing"

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 
 from avshare_jax.data.frontend import FrontEnd, log_mel
-from avshare_jax.data.media import MediaError, MissingStreamError, read_audio, read_frames
+from avshare_jax.data.media import MediaError, MissingStreamError, iterate_frames, read_audio
+
+
+def read_frames(path, fps, short_side):
+    return np.stack(list(iterate_frames(path, fps, short_side)))
 
 
 def gray_frames(values, height=48, width=64):

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from avshare_jax.evaluation import evaluate as evaluation
 from avshare_jax.evaluation.heldout import init_options
+from avshare_jax.evaluation.summary import NO_HEADS
+from avshare_jax.interop.workdirs import write_imported
 from avshare_jax.settings import UserError, load_config_file
 from avshare_jax.training.checkpoints import Checkpoints, claim_workdir
 from avshare_jax.training.pretraining import Pretraining
@@ -32,6 +34,10 @@ MICROSCOPIC = {
     "heads": 2,
     "layers": 1,
     "rank": 4,
+    "fusion": "mid",
+    "layer_sharing": "all",
+    "transformer_sharing": "factorized",
+    "orthogonal_map": "expm",
     "dropout": 0.0,
     "positions": 5,
     "dtype": "float32",
@@ -76,6 +82,7 @@ def run_config():
     recipe.unlock()
     recipe.model = ConfigDict(MICROSCOPIC)
     recipe.objectives.num_negatives = 4
+    recipe.data.num_clips = 4
     return recipe
 
 
@@ -150,6 +157,64 @@ def test_another_data_set_than_trained_on_is_a_sentence(config, workdir, dataset
         evaluation.evaluate(config, workdir)
 
 
+@pytest.fixture
+def imported_workdir(tmp_path, run_config, variables, dataset):
+    """The same weights, imported: one percent more than initial."""
+    network = evaluation.encoder_variables(variables)
+    network["params"] = jax.tree.map(lambda x: 1.01 * x, network["params"])
+    write_imported(tmp_path, run_config, run_config.model, network, {})
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_evaluation_of_imported_weights(config, imported_workdir, capsys):
+    config.data.name = "demo"
+    found = evaluation.evaluate(config, imported_workdir)
+    assert NO_HEADS in capsys.readouterr().out
+    assert found["heldout"] is None and found["retrieval"] is None
+    accuracies = found["linear_probe"]["targets"]["class"]
+    assert accuracies["trained"].keys() == accuracies["random"].keys() == {"cnn", "unimodal", "multimodal"}
+    page = (imported_workdir / "report" / "index.html").read_text()
+    assert NO_HEADS in page
+    assert sorted(path.stem for path in (imported_workdir / "report").glob("*.png")) == ["parameters", "probes"]
+
+
+def test_imported_weights_are_restored(config, imported_workdir, run_config, variables):
+    config.data.name = "demo"
+    run = evaluation.open_run(config, imported_workdir)
+    assert run.imported
+    networks = evaluation.load_networks(run, Pretraining(run.config), 1)
+    trained, random = (evaluation.encoder_variables(networks[name]) for name in ("trained", "random"))
+    jax.tree.map(np.testing.assert_array_equal, trained["batch_stats"], variables["batch_stats"]["network"])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 1.01 * b), trained["params"], random["params"])
+
+
+def test_imported_weights_need_a_data_set(config, imported_workdir):
+    with pytest.raises(UserError, match=r"config\.data\.name"):
+        evaluation.open_run(config, imported_workdir)
+
+
+def test_imported_weights_need_classes(config, imported_workdir, dataset):
+    config.data.name, dataset.class_names = "demo", ()
+    with pytest.raises(UserError, match="has no classes"):
+        evaluation.open_run(config, imported_workdir)
+
+
+def test_a_run_can_be_evaluated_on_another_data_set_and_other_clips(config, workdir, dataset):
+    dataset.name, dataset.fingerprint = "other", "beef"
+    config.data.update(name="other", num_clips=3)
+    config.data.frontend.fps = 25.0
+    data = evaluation.open_run(config, workdir).config.data
+    assert (data.name, data.num_clips, data.frontend.fps) == ("other", 3, 25.0)
+    assert (data.eval_split, data.crop, data.frontend.mels) == ("test", 40, 32)  # the run's
+
+
+def test_more_clips_than_positions_is_a_sentence(config, workdir):
+    config.data.num_clips = 5
+    with pytest.raises(UserError, match="5 is too many: the network has 5 positions"):
+        evaluation.open_run(config, workdir)
+
+
 def test_a_run_without_checkpoint_is_a_sentence(config, tmp_path, run_config, dataset):
     claim_workdir(tmp_path, run_config, {"name": dataset.name, "fingerprint": dataset.fingerprint})
     with pytest.raises(UserError, match="no checkpoint"):
@@ -170,7 +235,7 @@ def test_the_gallery_is_a_fixed_sample():
 
 def test_pictures_are_those_of_the_gallery(dataset):
     data = ConfigDict({"data": {"eval_split": "test", "train_split": "train"}})
-    run = evaluation.Run(data, None, 7, dataset, NUM_VIDEOS, batch_size=4)
+    run = evaluation.Run(data, None, 7, False, dataset, NUM_VIDEOS, batch_size=4)
     gallery = evaluation.Gallery(["test/1", "test/6", "test/8", "test/13"], ["a", "b", "c", "d"], {})
     row = SimpleNamespace(query=3, sounds=[0], images=[3])
     pictures = evaluation.read_pictures(run, gallery, [row])

@@ -107,21 +107,38 @@ def test_the_multimodal_layer_has_the_ceiling_of_both(made_up_evaluation):
     assert ceiling["multimodal"] == {"visual": 1, "audio": 1, "both": 1}
 
 
+def one_layer(labels):
+    random = np.random.default_rng(0)
+    return {"n": {"cnn": {modality: random.normal(size=(len(labels), 3)) for modality in ("visual", "audio")}}}
+
+
 @pytest.mark.parametrize(
-    ("train_labels", "test_labels"),
+    ("train_labels", "test_labels", "reason"),
     [
-        ([], [0, 1]),
-        ([0, 1, 0, 1], [0, 1]),
-        ([0, 0, 0, 0, 1, 0, 0, 0, 0, 1], [0, 1]),  # the second class is in the held-out fifth only
-        ([0, 1] * 10, [-1, -1]),
+        ([], [0, 1], "0 training and 2 test videos have a label"),
+        ([0, 1, 0, 1], [0, 1], "4 training and 2 test"),
+        ([0, 1] * 10, [-1, -1], "20 training and 0 test"),
+        ([0] * 10, [0, 1], "all of one class"),
+        ([0, 0, 0, 0, 1] * 4, [0, 1], "all of one class"),  # The other class is among every fifth video only.
     ],
 )
-def test_too_few_labels_are_a_sentence_and_no_probe(train_labels, test_labels, capsys):
-    labels = [np.array(labels, int) for labels in (train_labels, test_labels)]
-    networks = [
-        {"trained": {"cnn": dict.fromkeys(("visual", "audio"), np.random.default_rng(0).normal(size=(len(x), 3)))}}
-        for x in labels
-    ]
-    found = linear_probe.probe_networks(OPTIONS, ("a", "b"), networks[0], labels[0], networks[1], labels[1])
-    assert found is None
-    assert "no linear probe" in capsys.readouterr().out
+def test_too_few_labels_are_a_sentence_and_no_probe(train_labels, test_labels, reason, capsys):
+    labels = np.array(train_labels, int), np.array(test_labels, int)
+    layers = [one_layer(x) for x in labels]
+    assert linear_probe.probe_networks(OPTIONS, ("a", "b"), layers[0], labels[0], layers[1], labels[1]) is None
+    assert reason in capsys.readouterr().out
+
+
+def test_a_class_with_one_training_video_is_no_obstacle():
+    labels = np.array([1] + [0, 2] * 10)
+    layers = one_layer(labels)
+    found = linear_probe.probe_networks(OPTIONS, ("a", "b", "c"), layers, labels, layers, labels)
+    assert 0 <= found["targets"]["class"]["n"]["cnn"]["both"] <= 1
+
+
+def test_an_attribute_that_all_training_videos_have_is_left_out(class_names):
+    labels = np.array([0, 1] * 10)
+    assert {class_names[label].split("_")[0] for label in labels} == {"disc"}
+    layers = one_layer(labels)
+    found = linear_probe.probe_networks(OPTIONS, class_names, layers, labels, layers, labels)
+    assert set(found["targets"]) == {"class", "timbre"}

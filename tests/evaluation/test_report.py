@@ -77,6 +77,19 @@ def test_a_run_without_labels_or_metrics_has_a_report_too(tmp_path, made_up_eval
     assert not (tmp_path / "probes.png").exists()
 
 
+def test_page_of_imported_weights(tmp_path, made_up_evaluation):
+    evaluation = made_up_evaluation | {"heldout": None, "retrieval": None}
+    page = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {})
+    found = Images()
+    found.feed(page.read_text())
+    assert (
+        sorted(found.sources)
+        == sorted(path.name for path in tmp_path.glob("*.png"))
+        == ["parameters.png", "probes.png"]
+    )
+    assert "Class probe, multimodal Transformer" in page.read_text()
+
+
 def test_names_are_escaped(tmp_path, made_up_evaluation, made_up_scores, pictures):
     sheet = sheet_rows(made_up_scores["trained"], ["a"] * 40, 1)
     evaluation = made_up_evaluation | {"run": "<script>"}

@@ -73,3 +73,9 @@ def test_directions_are_rows_and_columns():
     assert found["network"]["video_to_audio"]["recall@1"] == pytest.approx(1 / 12)
     assert found["network"]["audio_to_video"] == retrieval.retrieval_metrics(scores.T)
     assert "same_class_at_1" not in found["chance"]
+
+
+def test_a_gallery_of_one_has_no_other_video_of_the_class():
+    found = retrieval.compare_networks({"trained": np.ones((1, 1))}, np.array([3]))
+    assert found["chance"] == {"recall@1": 1, "recall@5": 1, "recall@10": 1, "median_rank": 1}
+    assert "same_class_at_1" not in found["trained"]["video_to_audio"]

@@ -25,6 +25,11 @@ def test_late_fusion_has_rows_for_what_it_has(late_evaluation):
     assert not any("multimodal" in row.measure for rows in (objectives, probe) for row in rows)
 
 
+def test_imported_weights_have_probe_rows_only(made_up_evaluation):
+    (title,) = summary(made_up_evaluation | {"heldout": None, "retrieval": None})
+    assert title.startswith("Linear probe")
+
+
 def test_values_are_percent_or_plain():
     assert format_value(0.1234, "%") == "12.3 %"
     assert format_value(20.5, "") == "20.5"

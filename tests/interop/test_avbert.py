@@ -1,38 +1,20 @@
-"""Parity with the released network: a small instance of it, run once in PyTorch with random weights."""
+"""Parity with the released network (see conftest.py), and its weights in and out."""
 
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from avshare_jax import models
 from avshare_jax.interop import avbert
-from avshare_jax.models.factorized import FactorizedLinear, apply_folded, orthogonal
-from avshare_jax.models.transformer import TRANSFORMERS
+from avshare_jax.models import factorized, sizes
+from avshare_jax.settings import UserError
+from avshare_jax.training.checkpoints import claim_workdir, load_config
 
-DATA = Path(__file__).parent.parent / "data"
 CNNS = ("visual_cnn", "audio_cnn")
 QUERY = f"{avbert.LAYER}.attention.factor_query"
-
-
-@pytest.fixture(scope="module")
-def golden():
-    with np.load(DATA / "avbert_small.npz") as file:
-        return dict(file)
-
-
-@pytest.fixture(scope="module")
-def state_dict(golden):
-    return {name.removeprefix("param/"): value for name, value in golden.items() if name.startswith("param/")}
-
-
-@pytest.fixture(scope="module")
-def network(golden, state_dict):
-    meta = json.loads(str(golden["meta"]))
-    config, variables = avbert.from_torch(state_dict, heads=meta["heads"], layers=meta["layers"])
-    return models.build(config), variables
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +35,17 @@ def assert_close(actual, expected):
 
 
 @pytest.fixture(scope="module")
-def apply(network):
-    """Returns what maps a batch to the network's outputs and, by name, the feature maps of the two CNNs."""
-    model, variables = network
+def apply(small, quick_jit):
+    """Returns what maps a batch to the network's outputs and, by name, the feature maps of the CNNs that ran."""
+    config, variables = small
+    model = models.build(config)
 
-    @jax.jit
+    @quick_jit
     def apply(batch):
         outputs, captured = model.apply(
             variables, batch, train=False, capture_intermediates=lambda module, _: module.name in CNNS
         )
-        return outputs | {name: captured["intermediates"][name]["__call__"][0] for name in CNNS}
+        return outputs | {name: cnn["__call__"][0] for name, cnn in captured["intermediates"].items()}
 
     return apply
 
@@ -75,40 +58,99 @@ def test_network(golden, apply, batch):
         assert_close(outputs[name], golden[f"out/{name}"])
 
 
-def test_unimodal_tokens_are_those_of_the_network_given_one_modality(golden, apply, batch):
-    silent = apply(batch | {"log_mel": np.zeros_like(batch["log_mel"])})
-    assert_close(silent["visual_tokens"], golden["out/visual_only_tokens"])
-    dark = apply(batch | {"frames": np.zeros_like(batch["frames"])})
-    assert_close(dark["audio_tokens"], golden["out/audio_only_tokens"])
+def test_one_modality_alone(golden, apply, batch):
+    seen, heard = (apply({name: batch[name]}) for name in ("frames", "log_mel"))
+    assert_close(seen["visual_tokens"], golden["out/visual_only_tokens"])
+    assert_close(heard["audio_tokens"], golden["out/audio_only_tokens"])
+    assert not {"audio_tokens", "multimodal_tokens"} & seen.keys()
+    assert not {"visual_tokens", "multimodal_tokens"} & heard.keys()
 
 
-@pytest.mark.parametrize(("index", "transformer"), list(enumerate(TRANSFORMERS)))
-def test_factorized_layer(golden, network, index, transformer):
-    params = network[1]["params"]["transformer"]["linear_query"]
-    assert_close(orthogonal(params[f"private_a_{transformer}"]), golden[f"factor/sigma{index}"])
-    rank, outputs = params["shared_u"].shape
-    layer = FactorizedLinear(golden["factor/x"].shape[-1], outputs, rank, TRANSFORMERS)
-    weights = layer.apply({"params": params}, transformer)
-    assert_close(apply_folded(weights, golden["factor/x"], np.float32), golden[f"factor/y{index}"])
+@pytest.mark.parametrize("transformer", range(3))
+def test_factorized_layer(golden, small, transformer):
+    linear = small[1]["params"]["transformer"]["query"]
+    sigma = factorized.expm_rotation(factorized.select(linear["a"], 0, transformer))
+    assert_close(sigma, golden[f"factor/sigma{transformer}"])
+    folded = factorized.fold({"query": linear}, "expm")["query"]
+    weights = {name: factorized.select(stack, 0, transformer) for name, stack in folded.items()}
+    assert_close(factorized.apply_linear(weights, golden["factor/x"], np.float32), golden[f"factor/y{transformer}"])
 
 
-def test_released_names_and_shapes_fit_the_papers_network():
-    rows = [line.split("\t") for line in (DATA / "avbert_state_dict_shapes.tsv").read_text().splitlines()]
-    state_dict = {name: np.zeros(tuple(map(int, shape.split("x"))), np.float32) for name, shape in rows}
-    state_dict |= {name: np.eye(len(value)) for name, value in state_dict.items() if name.endswith(".base")}
-    config, variables = avbert.from_torch(state_dict)
-    assert config.positions == 22
-    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == 43_778_080
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def test_caches_and_copies_are_left_out(state_dict, network):
-    extra = {
-        f"{QUERY}.orthogonal_ms0_linear._B": np.ones((16, 16)),
-        "audio_conv.s1.stem.bn1.num_batches_tracked": np.array(7),
-        "single_audio_transformer.encoder.copy": np.ones(3),
+def test_round_trip_from_pytorch_and_back(state_dict, complete, small):
+    written = avbert.to_torch(*small)
+    # How many batches BatchNorm has seen is not kept; PyTorch does not use it with a fixed momentum.
+    counts = {name: value * 0 for name, value in complete(state_dict).items() if name.endswith("num_batches_tracked")}
+    assert len(counts) == 114
+    assert_same(written, complete(state_dict) | counts)
+
+
+def test_round_trip_to_pytorch_and_back(quick_random):
+    config, variables = quick_random
+    again_config, again = avbert.from_torch(avbert.to_torch(config, variables), heads=4, layers=2)
+    assert again_config == config
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+@pytest.fixture(scope="module")
+def quick_random(random_variables):
+    """A network of other sizes, all different, with random variables."""
+    config = sizes.base()
+    config.update(hidden=24, mlp=40, heads=4, layers=2, rank=6, positions=5, dtype="float32")
+    config.visual_cnn.width, config.audio_cnn.width = 3, 2
+    model = models.build(config)
+    batch = {"frames": np.zeros((1, 1, 2, 32, 32, 3), np.float32), "log_mel": np.zeros((1, 1, 16, 16), np.float32)}
+    return config, random_variables(lambda key: model.init(key, batch, train=False))
+
+
+def test_a_network_of_another_kind_cannot_be_exported():
+    config = sizes.base()
+    config.update(fusion="late", transformer_sharing="none", rank=None)
+    config.audio_cnn.stage_sizes = (1, 1)
+    with pytest.raises(ValueError) as error:
+        avbert.to_torch(config, {})
+    for difference in (
+        "fusion is late and not mid",
+        "transformer_sharing is none and not factorized",
+        "audio_cnn.stage_sizes is (1, 1) and not (3, 4, 6, 3)",
+        "not factorized (rank is None)",
+    ):
+        assert difference in str(error.value)
+
+
+def test_variables_of_another_network_cannot_be_exported(small):
+    config, variables = small
+    params = variables["params"] | {"visual_bos": np.zeros(3, np.float32), "head": np.zeros(2, np.float32)}
+    with pytest.raises(ValueError, match="params/head, params/visual_bos"):
+        avbert.to_torch(config, variables | {"params": params})
+
+
+def test_caches_are_left_out(state_dict, complete, small):
+    extra = {f"{QUERY}.orthogonal_ms0_linear._B": np.ones((16, 16))}
+    _, variables = avbert.from_torch(complete(state_dict) | extra, heads=4)
+    jax.tree.map(np.testing.assert_array_equal, variables, small[1])
+
+
+def test_what_is_ignored_is_named_by_kind(state_dict, complete):
+    cache = f"{QUERY}.orthogonal_ms0_linear._B"
+    other = f"multi_{QUERY}.s_linear.bias"
+    tensors = complete(state_dict) | {cache: np.ones((16, 16)), other: np.full(48, 7.0, np.float32)}
+    ignored = avbert.ignored_tensors(tensors)
+    assert {kind: len(names) for kind, names in ignored.items()} == {
+        "identities that orthogonal matrices start from": 18,
+        "counts of BatchNorm's batches": 114,
+        "copies of the shared Transformer": 209,
+        "under the names of copies of the shared Transformer, but not equal to it": 1,
+        "caches of orthogonal matrices": 1,
     }
-    _, variables = avbert.from_torch(state_dict | extra, heads=4)
-    jax.tree.map(np.testing.assert_array_equal, variables, network[1])
+    assert ignored["caches of orthogonal matrices"] == [cache]
+    assert ignored["under the names of copies of the shared Transformer, but not equal to it"] == [other]
 
 
 def test_every_problem_is_named(state_dict):
@@ -116,19 +158,99 @@ def test_every_problem_is_named(state_dict):
         "audio_fc.bias": np.zeros(5, np.float32),
         "audio_fc.bais": np.zeros(48, np.float32),
         f"{QUERY}.orthogonal_ms1_linear.base": -np.eye(16),
+        f"{QUERY}.ms2_linear.weight": np.zeros((48, 16), np.float32),
     }
-    del broken["visual_conv.s3.pathway0_res2.branch2.b.weight"]
+    missing = ("visual_conv.s3.pathway0_res2.branch2.b.weight", f"{QUERY}.orthogonal_ms2_linear.base", avbert.BOS)
+    for name in missing:
+        del broken[name]
     with pytest.raises(ValueError) as error:
         avbert.from_torch(broken, heads=4)
     for problem in (
         "audio_fc.bias has shape (5,), not (48,)",
         "audio_fc.bais is unknown",
         f"{QUERY}.orthogonal_ms1_linear.base is not the identity",
+        f"{QUERY}.ms2_linear.weight has shape (48, 16), not (16, 48)",
         "visual_conv.s3.pathway0_res2.branch2.b.weight (8, 8, 1, 3, 3) is missing",
+        f"{QUERY}.orthogonal_ms2_linear.base (16, 16) is missing",
+        f"{avbert.BOS}[0] (48,) is missing",
     ):
         assert problem in str(error.value)
+    assert str(error.value).count(";") == 7  # one more: the second row of BOS
 
 
 def test_heads_must_divide_the_width(state_dict):
-    with pytest.raises(ValueError, match="5 heads do not divide the hidden width 48"):
+    with pytest.raises(ValueError, match=r"5 heads do not divide the hidden width 48.*--heads=N"):
         avbert.from_torch(state_dict, heads=5)
+
+
+def test_imported_workdir(workdir, state_dict, recipe, small):
+    config = load_config(workdir)
+    assert config.model == small[0]
+    assert config.data.num_clips == 3 and config.data.name is None
+    account = json.loads((workdir / "imported.json").read_text())
+    named = [*account["used"], *(name for names in account["ignored"].values() for name in names)]
+    assert len(named) == len(set(named)) == 983
+    assert state_dict.keys() - set(account["used"]) == {name for name in state_dict if name.endswith(".base")}
+    # Nothing is trained on in it.
+    with pytest.raises(UserError, match="another run"):
+        claim_workdir(workdir, config, {"name": "demo", "fingerprint": "f00d"})
+
+
+def test_exported_checkpoint(workdir, state_dict, tmp_path, capsys):
+    path = tmp_path / "new" / "ours.safetensors"
+    avbert.main([f"--workdir={workdir}", f"--export={path}"])
+    assert "983 tensors" in capsys.readouterr().out
+    written = safetensors.numpy.load_file(path)
+    assert_same({name: written[name] for name in state_dict}, state_dict)
+
+
+@pytest.mark.slow
+def test_full_size_checkpoint(tmp_path, released_shapes, complete, capsys):
+    random = np.random.default_rng(0)
+    state_dict = {name: random.standard_normal(shape, np.float32) for name, shape in released_shapes.items()}
+    state_dict |= {name: np.eye(len(x), dtype=np.float32) for name, x in state_dict.items() if name.endswith(".base")}
+    tensors = complete(state_dict)
+    assert len(tensors) == 983
+    source, target, workdir = (tmp_path / name for name in ("avbert.safetensors", "back.safetensors", "run"))
+    safetensors.numpy.save_file(tensors, source)
+    avbert.main([str(source), f"--workdir={workdir}"])
+    printed = capsys.readouterr().out
+    assert "holds 983 tensors" in printed and "641 used: 43,778,080 parameters, 80,448 running" in printed
+    assert all(f"{count} ignored" in printed for count in (18, 114, 210))
+    model = load_config(workdir).model
+    released = sizes.base()
+    released.update(positions=22, dtype="float32")
+    assert model == released
+
+    avbert.main([f"--workdir={workdir}", f"--export={target}"])
+    written = safetensors.numpy.load_file(target)
+    assert written.keys() == tensors.keys()
+    for name in released_shapes:
+        np.testing.assert_array_equal(written[name], tensors[name], err_msg=name)
+    for path in (source, target):  # 200 MB each
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.npz"], "no file none.npz"),
+        (["avbert.npz", "--heads=5"], "5 heads do not divide"),
+        (["avbert.npz", "--heads=4", "--config=configs/pretrain.py"], "cuts 30 clips, but the network has"),
+        (["avbert.npz", "--heads=4", "--config=configs/pretrain.py:nonsense"], "nonsense"),
+        (["--export=ours.npz"], "something.safetensors"),
+        (["--export=ours.safetensors"], "no run"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, state_dict, arguments, words):
+    if arguments[0] == "avbert.npz":
+        np.savez(tmp_path / "avbert.npz", **state_dict)
+        arguments = [str(tmp_path / "avbert.npz"), *arguments[1:]]
+    with pytest.raises(SystemExit, match=words):
+        avbert.main([*arguments, f"--workdir={tmp_path / 'run'}"])
+
+
+def test_a_workdir_in_use_is_not_overwritten(workdir, state_dict, tmp_path):
+    np.savez(tmp_path / "avbert.npz", **state_dict)
+    with pytest.raises(SystemExit, match="holds a run already"):
+        avbert.main([str(tmp_path / "avbert.npz"), f"--workdir={workdir}", "--heads=4"])

@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from etils import epath
 
 from avshare_jax.training import metrics
 
@@ -17,6 +18,21 @@ def test_resumed_log_drops_later_and_broken_lines(tmp_path):
     files.write(4, {"loss": 0.5, "skipped": float("nan")})
     files.close()
     assert path.read_text() == "".join(lines[:3]) + '{"step": 4, "loss": 0.5, "skipped": null}\n'
+
+
+def test_a_kill_while_lines_are_dropped_loses_none(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    write_text = epath.Path.write_text
+
+    def killed(self, text, *args):
+        write_text(self, text[:5], *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(epath.Path(path)), "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        metrics.MetricsFiles(tmp_path, start_step=1)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_progress_measures_speed_waiting_and_remaining_time(monkeypatch):

@@ -1,9 +1,13 @@
 """What a run checks before it starts."""
 
-import pytest
+import shutil
 
+import pytest
+from ml_collections import ConfigDict
+
+from avshare_jax.data.dataset import DatasetError
 from avshare_jax.settings import UserError
-from avshare_jax.training.run import check_demo, check_objectives, check_ranges, demo_record
+from avshare_jax.training.run import check_objectives, check_ranges, open_or_make_dataset
 from configs.pretrain import get_config
 
 
@@ -19,7 +23,6 @@ def test_configs_pass(variant):
         ("batch_size", 1, "at least 2"),
         ("objectives.num_negatives", 128, "between 1 and 127"),
         ("model.positions", 8, "at least 9"),
-        ("objectives.negative_sampling", "simlar", "similar"),
         ("objectives.negative_groups", 3, "must divide config.batch_size=16"),
     ],
 )
@@ -37,8 +40,14 @@ def test_impossible_sizes_get_a_sentence(field, value, advice):
         ("seed", -1, "config.seed=-1 must be at least 0"),
         ("objectives.mask_fraction", 1.5, "must be between 0 and 1"),
         ("augment.flip", -0.5, "config.augment.flip=-0.5 must be between 0 and 1"),
+        ("augment.time_mask", float("nan"), "config.augment.time_mask=nan must be between 0 and 1"),
+        ("demo.num_test", 0, "config.demo.num_test=0 must be at least 1"),
         ("model.heads", 5, "config.model.heads=5 must divide config.model.hidden=96"),
-        ("model.dtype", "float23", "must be float32 or bfloat16"),
+        ("model.heads", 0, "config.model.heads=0 must divide"),
+        ("model.dtype", "float23", "must be one of float32, bfloat16"),
+        ("model.fusion", "middle", "config.model.fusion=middle must be one of early, mid, late"),
+        ("model.layer_sharing", "some", "must be one of none, all, factorized"),
+        ("objectives.negative_sampling", "simlar", "must be one of .*similar"),
     ],
 )
 def test_numbers_out_of_range_get_a_sentence(field, value, advice):
@@ -48,11 +57,37 @@ def test_numbers_out_of_range_get_a_sentence(field, value, advice):
         check_ranges(config)
 
 
-def test_demo_made_with_other_numbers_gets_a_sentence(tmp_path):
+def test_full_weights_have_no_factors_to_share():
+    config = get_config("demo")
+    with config.model.ignore_type():
+        config.model.rank = None
+    with pytest.raises(UserError, match="rank=None"):
+        check_ranges(config)
+
+
+def test_demo_of_other_numbers_gets_a_sentence(tmp_path):
+    config = get_config("demo")
+    config.data.data_dir = str(tmp_path / "data")
+    config.demo = ConfigDict({"videos_dir": str(tmp_path / "videos"), "num_train": 2, "num_test": 1, "seed": 0})
+    assert open_or_make_dataset(config).num_videos("train") == 2
+    config.demo.seed = 1
+    with pytest.raises(
+        UserError, match="videos was made with .*seed=0, .* now says .*seed=1: delete .*videos and .*demo"
+    ):
+        open_or_make_dataset(config)
+    shutil.rmtree(tmp_path / "videos")
+    with pytest.raises(UserError, match="demo was made with .*seed=0"):
+        open_or_make_dataset(config)
+    config.demo.seed = 0
+    assert open_or_make_dataset(config).num_videos("test") == 1
+    assert not (tmp_path / "videos").exists()
+
+
+def test_demo_is_not_rendered_where_its_data_set_cannot_be_written(tmp_path):
     config = get_config("demo")
     config.demo.videos_dir = str(tmp_path / "videos")
-    check_demo(config)  # nothing is there yet
-    record, _ = demo_record(config)
-    record.write_text('{"seed": 0, "num_train": 10, "num_test": 400}')
-    with pytest.raises(UserError, match="'num_train': 10, .* asks for .*'num_train': 1200, .*: delete that folder"):
-        check_demo(config)
+    config.data.data_dir = str(tmp_path / "file")
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="cannot be written"):
+        open_or_make_dataset(config)
+    assert not (tmp_path / "videos").exists()
