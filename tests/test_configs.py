@@ -51,7 +51,7 @@ def test_the_configs_are_there():
         "pretrain:demo,late_fusion",
         "eval",
     } <= set(CONFIGS)
-    names = [config.name for config in CONFIGS.values()]
+    names = [CONFIGS[name].name for name in PRETRAINING]
     assert len(set(names)) == len(names)
 
 

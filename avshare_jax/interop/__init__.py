@@ -1,1 +1,1 @@
-"""Exchange with other implementations: released weights in."""
+"""Exchange with others: released weights in and out, and networks that run without this project."""

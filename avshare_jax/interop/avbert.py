@@ -1,11 +1,14 @@
 """The weights of the authors' released AVBERT (PyTorch): from their names to this network's variables and back.
 
-python -m avshare_jax.interop.avbert CHECKPOINT --workdir=DIR              makes a workdir of a released checkpoint
-python -m avshare_jax.interop.avbert --export=FILE.safetensors --workdir=DIR   writes a run's last checkpoint
+    python -m avshare_jax.interop.avbert CHECKPOINT --workdir=DIR                  a released checkpoint to a workdir
+    python -m avshare_jax.interop.avbert --export=FILE.safetensors --workdir=DIR   a run's last checkpoint to a file
+
+CHECKPOINT is a file of `torch.save`, or holds the same names as .npz or .safetensors.
 """
 
 import argparse
 import re
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from os.path import expanduser
@@ -19,6 +22,7 @@ from ml_collections import ConfigDict
 
 from avshare_jax.interop import files, workdirs
 from avshare_jax.models import sizes
+from avshare_jax.models.transformer import TRANSFORMERS
 from avshare_jax.settings import UserError, load_config_file, quiet_libraries
 
 VariablePath = tuple[str, ...]
@@ -99,11 +103,11 @@ def from_torch(
     """
     left_out = {name for names in ignored_tensors(state_dict).values() for name in names}
     tensors = {name: np.asarray(value) for name, value in state_dict.items() if name not in left_out}
-    tensors |= {f"{BOS}[{row}]": vector for row, vector in enumerate(tensors.pop(BOS, ()))}
+    tensors |= {f"{BOS}[{row}]": vector for row, vector in enumerate(np.atleast_1d(tensors.pop(BOS, ())))}
 
     config = infer_sizes(tensors)
     config.heads, config.layers = heads, layers
-    if config.hidden % heads:
+    if heads < 1 or config.hidden % heads:
         raise ValueError(
             f"{heads} heads do not divide the hidden width {config.hidden}: "
             "no shape tells their number, so say it (heads=N, on the command line --heads=N)."
@@ -223,19 +227,31 @@ def check_released(model_config: ConfigDict) -> None:
 
 
 def infer_sizes(tensors: Mapping[str, np.ndarray]) -> ConfigDict:
-    """Reads the widths off one tensor each; where it is missing, the paper's width stays."""
+    """Reads the widths off the tensors' first axes: what most of a few say, so that one wrong tensor does no harm.
 
-    def length(name: str, default: int) -> int:
-        return len(tensors[name]) if name in tensors and tensors[name].ndim else default
+    Where all of them are missing, the paper's width stays.
+    """
 
+    def length(default: int, *names: str) -> int:
+        found = [len(tensors[name]) for name in names if name in tensors and tensors[name].ndim]
+        return statistics.mode(found) if found else default
+
+    norm = ("weight", "bias", "running_mean", "running_var")
     config = sizes.base()
     config.dtype = "float32"
-    config.visual_cnn.width = length("visual_conv.s1.pathway0_stem.bn.bias", config.visual_cnn.width)
-    config.audio_cnn.width = length("audio_conv.s1.stem.bn1.bias", config.audio_cnn.width)
-    config.hidden = length("visual_fc.bias", config.hidden)
-    config.mlp = length(f"{LAYER}.factor_ffn.s_linear.bias", config.mlp)
-    config.rank = length(f"{LAYER}.attention.factor_query.orthogonal_ms0_linear.A", config.rank)
-    config.positions = length("single_visual_embeddings.position_embeddings.weight", config.positions)
+    config.visual_cnn.width = length(
+        config.visual_cnn.width, *(f"visual_conv.s1.pathway0_stem.bn.{leaf}" for leaf in norm)
+    )
+    config.audio_cnn.width = length(config.audio_cnn.width, *(f"audio_conv.s1.stem.bn1.{leaf}" for leaf in norm))
+    config.hidden = length(
+        config.hidden,
+        *(f"{part}.{leaf}" for part in ("visual_fc", "visual_norm", "audio_fc", "audio_norm") for leaf in norm[:2]),
+    )
+    config.mlp = length(config.mlp, *(f"{LAYER}.factor_ffn.s_linear.{leaf}" for leaf in norm[:2]))
+    angles = (f"{LAYER}.attention.factor_query.{PRIVATE['a'].format(index)}" for index in range(3))
+    config.rank = length(config.rank, *angles)
+    embeddings = (f"{PARTS[f'{name}_embedding']}.{EMBEDDINGS['position']}" for name in TRANSFORMERS["mid"])
+    config.positions = length(config.positions, *embeddings)
     return config
 
 
@@ -365,11 +381,6 @@ def export_checkpoint(workdir: str, path: Path) -> None:
     print(f"Wrote step {step} of {workdir} to {path}: {len(tensors)} tensors with the released names.")
 
 
-def path_argument(text: str) -> Path:
-    """Reads a path from the command line; `~` is the user's home."""
-    return Path(text).expanduser()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; a mistake of the user ends it with a sentence on stderr and exit code 1."""
     parser = argparse.ArgumentParser(
@@ -378,9 +389,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "checkpoint", nargs="?", type=path_argument, metavar="CHECKPOINT", help="torch.save file, .npz or .safetensors"
+        "checkpoint", nargs="?", type=expanduser, metavar="CHECKPOINT", help="torch.save file, .npz or .safetensors"
     )
-    what.add_argument("--export", type=path_argument, metavar="FILE.safetensors", help="file to write instead")
+    what.add_argument("--export", type=expanduser, metavar="FILE.safetensors", help="file to write instead")
     parser.add_argument("--workdir", required=True, type=expanduser, metavar="DIR", help="to write; to read for export")
     parser.add_argument("--heads", type=int, default=12, help="attention heads, which no file tells; %(default)s")
     parser.add_argument("--layers", type=int, default=6, help="layers, which no file tells; %(default)s")
@@ -393,10 +404,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     try:
         if options.export:
-            export_checkpoint(options.workdir, options.export)
+            export_checkpoint(options.workdir, Path(options.export))
         else:
             recipe = load_config_file(options.config)
-            import_checkpoint(options.checkpoint, options.workdir, recipe, heads=options.heads, layers=options.layers)
+            import_checkpoint(
+                Path(options.checkpoint), options.workdir, recipe, heads=options.heads, layers=options.layers
+            )
             print(
                 f"Wrote {options.workdir}. Evaluate it on a prepared data set with:\n  python eval.py "
                 f"--config=configs/eval.py --workdir={options.workdir} --config.data.name=NAME"

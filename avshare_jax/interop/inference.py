@@ -1,11 +1,14 @@
-"""Exports a run's network as a program (StableHLO) that runs without this project, see `exported.load`.
+"""Exports a run's network as a program (StableHLO) with its variables.
 
-python -m avshare_jax.interop.inference --workdir=DIR --output=FILE.npz
+    python -m avshare_jax.interop.inference --workdir=DIR --output=FILE.npz
+
+`exported.load` runs it, and needs nothing else of this project.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m avshare_jax.interop.inference",
         description="Exports a run's network as a program that needs JAX and NumPy only.",
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the run")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.npz", help="file to write")
+    parser.add_argument("--workdir", required=True, type=expanduser, metavar="DIR", help="of the run")
+    parser.add_argument("--output", required=True, type=expanduser, metavar="FILE.npz", help="file to write")
     for name, text in SIZES.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text}; as in the run, unless given")
     options = parser.parse_args(arguments)
     quiet_libraries()
     try:
-        export_inference(options.workdir, options.output, {name: getattr(options, name) for name in SIZES})
+        export_inference(options.workdir, Path(options.output), {name: getattr(options, name) for name in SIZES})
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -178,6 +178,16 @@ def test_every_problem_is_named(state_dict):
     assert str(error.value).count(";") == 7  # one more: the second row of BOS
 
 
+@pytest.mark.parametrize(
+    "name", ["visual_fc.bias", "visual_conv.s1.pathway0_stem.bn.weight", f"{QUERY}.orthogonal_ms0_linear.A", avbert.BOS]
+)
+def test_a_tensor_that_sizes_are_read_off_can_be_wrong(state_dict, name):
+    with pytest.raises(ValueError) as error:
+        avbert.from_torch(state_dict | {name: np.zeros(5, np.float32)}, heads=4)
+    problems = str(error.value).split("; ")
+    assert all(name in problem for problem in problems)
+
+
 def test_heads_must_divide_the_width(state_dict):
     with pytest.raises(ValueError, match=r"5 heads do not divide the hidden width 48.*--heads=N"):
         avbert.from_torch(state_dict, heads=5)
