@@ -13,6 +13,8 @@ from flax import linen as nn
 
 Weights = dict[str, jax.Array]
 
+SHARING = ("none", "all", "factorized")
+
 # No initialization is published. The normalized hidden vector has length 1, so a standard deviation of 0.5 maps it to
 # outputs of about the size of an unfactorized BERT layer's (0.02 * sqrt(768) = 0.55); with 0.02 attention starts 25
 # times too weak, and little is learned in the first thousand steps.
@@ -46,7 +48,7 @@ def make_stacks(layers: int, transformers: int, layer_sharing: str, transformer_
       ValueError: a scheme is none of these.
     """
     for scheme in (layer_sharing, transformer_sharing):
-        if scheme not in ("none", "all", "factorized"):
+        if scheme not in SHARING:
             raise ValueError(f"A sharing scheme is none, all or factorized, and not {scheme!r}.")
     sizes = ((layers, layer_sharing), (transformers, transformer_sharing))
     shared = tuple(size if scheme == "none" else 1 for size, scheme in sizes)

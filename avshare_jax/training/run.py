@@ -15,7 +15,7 @@ from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.data.demo import write_demo_videos
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.records import check_new_dataset, dataset_directory
-from avshare_jax.models.factorized import ORTHOGONAL_MAPS
+from avshare_jax.models.factorized import ORTHOGONAL_MAPS, SHARING
 from avshare_jax.models.transformer import TRANSFORMERS
 from avshare_jax.objectives.negatives import LOG_WEIGHTS
 from avshare_jax.prepare import ProgressLine, prepare_folder
@@ -37,7 +37,6 @@ LIMITS = {
     **dict.fromkeys(("objectives.mask_fraction", "optimizer.warmup_fraction"), (0, 1)),
 }
 DEMO_LIMITS = {"demo.seed": (0, math.inf), "demo.num_train": (1, math.inf), "demo.num_test": (1, math.inf)}
-SHARING = ("none", "all", "factorized")
 CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.fusion": tuple(TRANSFORMERS),

@@ -86,6 +86,19 @@ def test_every_sharing_scheme_has_its_count(layer_sharing, transformer_sharing, 
     assert count.total == count.shared + count.private == expected
 
 
+@pytest.mark.parametrize(("fusion", "expected"), [("early", 894_720 + 983_040), ("late", 894_720 + 2 * 983_040)])
+def test_fusion_decides_how_many_transformers_there_are(fusion, expected):
+    config = sizes.base()
+    config.fusion = fusion
+    batch = {
+        "frames": jax.ShapeDtypeStruct((1, 1, 1, 16, 16, 3), jnp.uint8),
+        "log_mel": jax.ShapeDtypeStruct((1, 1, 16, 16), jnp.float32),
+    }
+    network = models.build(config)
+    params = jax.eval_shape(lambda key, batch: network.init(key, batch, train=False), jax.random.key(0), batch)
+    assert models.parameter_counts(params["params"])["transformer"].total == expected
+
+
 class PlainLayer(nn.Module):
     """A BERT layer of the field's standard parts."""
 
