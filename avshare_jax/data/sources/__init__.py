@@ -1,0 +1,1 @@
+"""Sources of videos: one module for each format in which publishers distribute annotations and media."""

@@ -1,0 +1,101 @@
+import os
+
+import pytest
+
+from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.sources import folder
+from tests.data.sources import trees
+
+
+def test_split_and_class_folders(tree_listing, summary, tmp_path):
+    listing = tree_listing(trees.make_folder)
+    assert summary(listing, tmp_path / "my videos") == {
+        "train": {
+            "train/a cat/2.MP4": ("train/a cat/2.MP4", ("a cat",)),
+            "train/a cat/3.mov": ("train/a cat/3.mov", ("a cat",)),
+            "train/dog/-1 ü.mp4": ("train/dog/-1 ü.mp4", ("dog",)),
+        },
+        "val": {"val/dog/1.mp4": ("val/dog/1.mp4", ("dog",))},
+    }
+    assert listing.class_names == ("a cat", "dog")
+    assert not listing.missing and not listing.unlisted and not listing.multi_label
+
+
+def test_a_file_outside_of_split_folders_makes_them_classes(tmp_path):
+    trees.write_all(tmp_path, lambda path: path.touch(), "train/1.mp4", "test/2.wav", "other/deep/3.mp4")
+    listing = folder.find(tmp_path, holdout=0.0)
+    assert {video.video_id: video.labels for video in listing.splits["train"]} == {
+        "train/1.mp4": ("train",),
+        "test/2.wav": ("test",),
+        "other/deep/3.mp4": ("other",),
+    }
+
+
+def test_flat_folder_is_unlabeled_and_holds_out_by_name(tmp_path):
+    for number in range(1_000):
+        (tmp_path / f"{number}.mp4").touch()
+    listing = folder.find(tmp_path, holdout=0.1)
+    sizes = {split: len(videos) for split, videos in listing.splits.items()}
+    assert sizes.keys() == {"train", "test"} and 70 < sizes["test"] < 130 and sum(sizes.values()) == 1_000
+    assert not listing.class_names
+    held_out = {video.video_id for video in listing.splits["test"]}
+    (tmp_path / "another.mp4").touch()
+    assert {video.video_id for video in folder.find(tmp_path).splits["test"]} - {"another.mp4"} == held_out
+    assert folder.find(tmp_path, holdout=0.0).splits.keys() == {"train"}
+
+
+def test_labels_file(tree_listing, summary, tmp_path):
+    listing = tree_listing(trees.make_folder_with_labels)
+    assert summary(listing, tmp_path / "videos") == {
+        "train": {"a.mp4": ("a.mp4", ("x, y",)), "c.mp4": ("c.mp4", ())},
+        "val": {"sub/b.mp4": ("sub/b.mp4", ("z",))},
+    }
+    assert listing.class_names == ("x, y", "z")
+    labels = tmp_path / "labels.csv"
+    assert listing.missing == [
+        ("a.mp4", f"{labels}, line 6 names what {labels}, line 2 names."),
+        ("gone.mp4", f"{labels}, line 5 names it, but it is not there."),
+    ]
+    assert listing.unlisted == [str(tmp_path / "videos" / "sub" / "unnamed.mp4")]
+
+
+def test_labels_file_without_splits_holds_out(tmp_path):
+    for number in range(100):
+        (tmp_path / f"{number}.mp4").touch()
+    labels = trees.write(tmp_path / "labels.csv", "video,label", *(f"{number}.mp4,x" for number in range(100)))
+    by_csv, by_folder = folder.find(tmp_path, labels, 0.3), folder.find(tmp_path, None, 0.3)
+    assert [video.video_id for video in by_csv.splits["test"]] == [video.video_id for video in by_folder.splits["test"]]
+    assert by_csv.class_names == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "labels.csv cannot be read"),
+        ("file,class\na.mp4,x\n", "needs a header with the columns video,label"),
+        ("", "needs a header with the columns video,label"),
+        ("video,label,split\na.mp4,x,trian\n", "line 2, has the split 'trian'; splits are train"),
+        ("video,label\na.mp4\n", "line 2: the row has 1 values instead of 2"),
+        ("video,label\na.mp4,x\n", "There is no readable video in .*: nothing that .*labels.csv names is there"),
+    ],
+)
+def test_unusable_labels_file_gets_a_sentence(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        folder.find(tmp_path, tmp_path / "labels.csv")
+
+
+def test_folders_without_media(tmp_path):
+    with pytest.raises(DatasetError, match="There is no folder .*nowhere"):
+        folder.find(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DatasetError, match=r"no file ends in \.avi, .*\.wmv, .*\.wav"):
+        folder.find(tmp_path)
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    trees.write_all(tmp_path, lambda path: path.touch(), os.fsdecode(b"caf\xe9/\xff.mp4"))
+    [video] = folder.find(tmp_path, holdout=0.0).splits["train"]
+    assert (video.video_id, video.labels) == ("caf?/?.mp4", ("caf?",))
+    assert os.path.isfile(video.path)
