@@ -126,8 +126,10 @@ def quiet_libraries() -> None:
     # Grain's workers leave their last batches' shared memory to Python's tracker, which frees it with a warning.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     logging.set_verbosity(logging.ERROR)
-    for name in ("absl", "orbax", "jax", "tensorflow"):
+    for name in ("", "absl", "orbax", "jax", "tensorflow"):  # "" is what Beam's imports complain through.
         python_logging.getLogger(name).setLevel(python_logging.ERROR)
+    # Beam logs the traceback of every error that it also raises.
+    python_logging.getLogger("apache_beam").setLevel(python_logging.CRITICAL)
 
 
 def _config_argument(arguments: Sequence[str], default: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 
 from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.data.records import write_dataset
+from avshare_jax.data.records import Contents, write_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -59,15 +59,16 @@ def folder(tmp_path_factory):
         images = random.integers(0, 256, (20, 20, 24, 3), np.uint8)
         return {
             "video_id": f"{split}_{number}",
+            "source_id": f"{split}_{number}",
             "frames": [simplejpeg.encode_jpeg(image) for image in images],
             "log_mel": random.normal(size=(100, FRONTEND.mels)).astype(np.float32),
             "has_video": True,
             "has_audio": True,
-            "label": None,
+            "labels": (),
         }
 
     splits = {split: [record(split, number) for number in range(6)] for split in ("train", "test")}
-    write_dataset("noise", directory / "data", splits, frontend=FRONTEND, class_names=(), jpeg_quality=90)
+    write_dataset("noise", directory / "data", splits, Contents(FRONTEND, jpeg_quality=90))
     return directory
 
 

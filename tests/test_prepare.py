@@ -1,3 +1,5 @@
+"""The command that makes data sets: each source from its publisher's files, and what it says."""
+
 import dataclasses
 import io
 import re
@@ -5,173 +7,151 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import simplejpeg
 
-from avshare_jax.data.dataset import DatasetError, open_dataset
-from avshare_jax.data.demo import encode_video
+from avshare_jax.data.dataset import open_dataset
 from avshare_jax.data.frontend import PRESETS, FrontEnd, log_mel
 from avshare_jax.data.media import read_audio
-from avshare_jax.prepare import ProgressLine, find_videos, main, prepare_folder
+from avshare_jax.prepare import SOURCES, main, make_parser
+from avshare_jax.progress import ProgressLine
+from tests.data.sources import trees
+from tests.data.test_building import write_video
 
-FRONTEND = FrontEnd(fps=8.0, short_side=16, sample_rate=8_000, n_fft=200, hop_length=100, mels=8)
-
-
-def write_gray_video(path: Path, gray: int) -> Path:
-    """Half a second of one gray value with a faint tone, at the demo's 16 frames and 16,000 samples a second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tone = 0.1 * np.sin(np.arange(8_000) * 0.2)
-    encode_video(path, np.full((8, 32, 48, 3), gray, np.uint8), tone.astype(np.float32))
-    return path
+SMALL = ("--fps=8", "--short_side=16", "--sample_rate=8000", "--n_fft=200", "--hop_length=100", "--mels=8")
 
 
-def prepare(videos: Path, data_dir: Path, **options):
-    return prepare_folder(videos, "videos", data_dir, FRONTEND, workers=1, progress=lambda done, total: None, **options)
+def prepare(*arguments: str, data_dir: Path) -> None:
+    main([*arguments, f"--data_dir={data_dir}", "--workers=1", *SMALL])
 
 
-def contents(data_dir: Path, split: str) -> dict[str, tuple[int, int]]:
-    """Label and gray value by video id."""
-    return {
-        record["video_id"].decode(): (record.get("label"), simplejpeg.decode_jpeg(record["frames"][0])[8, 8, 0])
-        for record in open_dataset(data_dir, "videos").source(split)
-    }
-
-
-def test_folder_with_splits_classes_and_unreadable_files(tmp_path):
+def test_folder_with_splits_classes_and_unreadable_files(tmp_path, capsys):
     folder = tmp_path / "my videos"
-    for split, label, gray in [("train", "dog", 40), ("train", "a cat", 80), ("test", "dog", 120)]:
-        write_gray_video(folder / split / label / f"-{gray} ü.mp4", gray)
+    for split, label, seed in [("train", "dog", 0), ("train", "a cat", 1), ("test", "dog", 2)]:
+        write_video(folder / split / label / f"-{seed} ü.mp4", seed)
     (folder / "train" / "dog" / "broken.mp4").write_bytes(b"no video")
     (folder / "train" / "dog" / "empty.mp4").touch()
     (folder / "train" / "dog" / "notes.txt").write_text("no video either")
-    seen = []
-    report = prepare_folder(
-        folder, "videos", tmp_path / "data", FRONTEND, workers=1, progress=lambda *counts: seen.append(counts)
+    prepare("folder", f"--videos={folder}", "--name=videos", data_dir=tmp_path / "data")
+    said = capsys.readouterr().out
+    assert "videos by split: test 1, train 2; 2 classes" in said
+    assert "Rejected: 2" in said and "broken.mp4" in said and "empty.mp4" in said and "notes" not in said
+    dataset = open_dataset(tmp_path / "data", "videos")
+    assert dataset.class_names == ("a cat", "dog")
+    labels = {record["video_id"].decode(): record["label"] for record in dataset.source("train")}
+    assert labels == {"train/a cat/-1 ü.mp4": 0, "train/dog/-0 ü.mp4": 1}
+    [record] = dataset.source("test")
+    assert len(record["frames"]) == 8 and simplejpeg.decode_jpeg(record["frames"][3]).shape == (16, 24, 3)
+    assert record["log_mel"].shape[1] == 8 and 75 <= len(record["log_mel"]) <= 85
+
+
+def write_media(path: Path) -> None:
+    """Writes a second of sound to `path`, with image unless its suffix is that of a sound file; content is its own."""
+    seed = sum(path.name.encode()) % 13
+    if path.suffix == ".wav":
+        tone = (8_000 * np.sin(np.arange(16_000) * (0.05 + 0.01 * seed))).astype(np.int16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(path, "w") as container:
+            stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    else:
+        write_video(path.with_suffix(".mp4"), seed).rename(path)
+
+
+@pytest.mark.parametrize("make_tree", trees.MAKERS.values())
+def test_data_sets_from_their_publishers_files(make_tree, tmp_path, capsys):
+    """What the listing of each tree should hold, `tests/data/sources` says; here, all of it arrives in the data set."""
+    command = make_tree(tmp_path / "tree", write_media)
+    prepare(*command, "--name=public", data_dir=tmp_path / "data")
+    dataset = open_dataset(tmp_path / "data", "public")
+    listing = SOURCES[command[0]].find_videos(make_parser().parse_args([*command, "--name=public"]))
+    assert (dataset.class_names, dataset.multi_label) == (listing.class_names, listing.multi_label)
+    for split, videos in listing.splits.items():
+        expected = {video.video_id: video for video in videos}
+        records = {record["video_id"].decode(): record for record in dataset.source(split)}
+        assert records.keys() == expected.keys()
+        for video_id, record in records.items():
+            numbers = record["labels"] if dataset.multi_label else [n for n in [record.get("label", -1)] if n >= 0]
+            assert [dataset.class_names[number] for number in numbers] == list(expected[video_id].labels)
+            assert record["source_id"].decode() == expected[video_id].source_id
+            assert record["has_audio"] and record["has_video"] == (not expected[video_id].path.endswith(".wav"))
+    for name, union in listing.split_names.items():
+        assert dataset.num_videos(name) == sum(len(listing.splits[part]) for part in union.split("+"))
+    said = capsys.readouterr().out
+    assert ("Missing" in said) == bool(listing.missing)
+    assert ("Files that no annotation names" in said) == bool(listing.unlisted)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_help_of_every_source_has_an_example(source, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([source, "--help"])
+    said = capsys.readouterr().out
+    assert f"python -m avshare_jax.prepare {source} --videos=" in said
+    assert "--exclude_ids" in said and "--frontend" in said
+
+
+def test_demo_is_made_by_the_command_too(tmp_path):
+    videos = tmp_path / "videos"
+    numbers = ["--num_train=2", "--num_test=1"]
+    prepare("demo", f"--videos={videos}", *numbers, "--name=small_demo", data_dir=tmp_path / "data")
+    dataset = open_dataset(tmp_path / "data", "small_demo")
+    assert (dataset.num_videos("train"), dataset.num_videos("test")) == (2, 1)
+    with pytest.raises(SystemExit, match="was made with num_test=1, num_train=2, seed=0, and not with .*seed=1"):
+        prepare("demo", f"--videos={videos}", *numbers, "--seed=1", "--name=other", data_dir=tmp_path / "data")
+
+
+def test_evaluation_videos_are_kept_out_by_their_ids(tmp_path, capsys):
+    names = ("-abcdefghij_000010_000020", "abcdefghijk_000000_000010", "mine")
+    for number, name in enumerate(names):
+        write_video(tmp_path / "train" / f"{name}.mp4", number)
+    write_video(tmp_path / "evaluation" / "abcdefghijk_000030_000040.mp4", 3)
+    prepare("folder", f"--videos={tmp_path / 'evaluation'}", "--name=evaluation", "--holdout=1", data_dir=tmp_path)
+    (tmp_path / "ids.txt").write_text("mine\r\n\r\nnobody\n")
+    prepare(
+        *("folder", f"--videos={tmp_path / 'train'}", "--holdout=0", "--name=pretraining"),
+        *("--exclude_ids=evaluation", f"--exclude_ids={tmp_path / 'ids.txt'}"),
+        data_dir=tmp_path,
     )
-    assert report.counts == {"train": 2, "test": 1}
-    assert report.class_names == open_dataset(tmp_path / "data", "videos").class_names == ("a cat", "dog")
-    assert [Path(path).name for path, _ in report.skipped] == ["broken.mp4", "empty.mp4"]
-    assert all("cannot be decoded" in reason for _, reason in report.skipped)
-    assert "Skipped 2" in str(report) and "broken.mp4" in str(report)
-    assert sorted(seen) == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
-
-    train = contents(tmp_path / "data", "train")
-    assert train == {
-        "train/a cat/-80 ü.mp4": (0, pytest.approx(80, abs=4)),
-        "train/dog/-40 ü.mp4": (1, pytest.approx(40, abs=4)),
-    }
-    [record] = open_dataset(tmp_path / "data", "videos").source("test")
-    assert len(record["frames"]) == 4
-    assert simplejpeg.decode_jpeg(record["frames"][3]).shape == (16, 24, 3)
-    assert record["log_mel"].shape[1] == 8 and 40 <= len(record["log_mel"]) <= 52
-    assert record["has_video"] and record["has_audio"]
+    [record] = open_dataset(tmp_path, "pretraining").source("train")
+    assert record["video_id"].decode() == f"{names[0]}.mp4"
+    said = capsys.readouterr().out
+    assert "Rejected: 2" in said and "Its id is in --exclude_ids=evaluation." in said
+    with pytest.raises(SystemExit, match="--exclude_ids=nothing is neither a file .* nor a data set"):
+        prepare(
+            "folder", f"--videos={tmp_path / 'train'}", "--name=x", "--exclude_ids=nothing", data_dir=tmp_path / "data"
+        )
 
 
-def test_flat_folder_is_unlabeled_and_holds_out_by_name(tmp_path):
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    names = [f"{number}.mp4" for number in range(1_000)]
-    for name in names:
-        (folder / name).touch()
-    sources, skipped = find_videos(folder, None, holdout=0.1)
-    assert not skipped
-    assert 70 < len(sources["test"]) < 130 and len(sources["test"]) + len(sources["train"]) == 1_000
-    assert {video.label for split in sources.values() for video in split} == {None}
-    held_out = {video.video_id for video in sources["test"]}
-    (folder / "another.mp4").touch()
-    assert {video.video_id for video in find_videos(folder, None, 0.1)[0]["test"]} - {"another.mp4"} == held_out
-    assert "test" not in find_videos(folder, None, 0.0)[0]
-
-
-def test_labels_file(tmp_path):
-    folder = tmp_path / "videos"
-    for name, gray in [("a.mp4", 40), ("sub/b.mp4", 80), ("c.mp4", 120), ("unnamed.mp4", 160)]:
-        write_gray_video(folder / name, gray)
-    labels = tmp_path / "labels.csv"
-    rows = [
-        "video,label,split",
-        'a.mp4,"x, y",train',
-        "sub/b.mp4,z,val",
-        "c.mp4,,train",
-        "gone.mp4,z,train",
-        "a.mp4,z,val",
-    ]
-    labels.write_text("\r\n".join(rows), encoding="utf-8-sig")
-    report = prepare(folder, tmp_path / "data", labels=labels)
-    assert report.counts == {"train": 2, "val": 1}
-    assert report.class_names == ("x, y", "z")
-    assert {Path(path).name: "not there" in reason for path, reason in report.skipped} == {
-        "gone.mp4": True,
-        "a.mp4": False,
-    }
-    assert contents(tmp_path / "data", "train") == {
-        "a.mp4": (0, pytest.approx(40, abs=4)),
-        "c.mp4": (-1, pytest.approx(120, abs=4)),
-    }
-    assert contents(tmp_path / "data", "val") == {"sub/b.mp4": (1, pytest.approx(80, abs=4))}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "labels.csv cannot be read"),
-        ("file,class\na.mp4,x\n", "needs a header with the columns video,label"),
-        ("", "needs a header with the columns video,label"),
-        ("video,label,split\na.mp4,x,trian\n", "has the split 'trian'; splits are train"),
-    ],
-)
-def test_unusable_labels_file_gets_a_sentence(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "labels.csv").write_text(content)
-    with pytest.raises(DatasetError, match=message):
-        find_videos(tmp_path, tmp_path / "labels.csv", 0.1)
-
-
-def test_command_line_without_a_readable_video(tmp_path):
+def test_mistakes_end_with_a_sentence(tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()
     command = [sys.executable, "-m", "avshare_jax.prepare", "folder", f"--videos={folder}", "--name=videos"]
     command += [f"--data_dir={tmp_path / 'data'}", "--workers=1"]
 
-    def failure() -> str:
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert result.returncode == 1
-        assert len(result.stderr.strip().splitlines()[-1:]) == 1 and "Traceback" not in result.stderr
-        return result.stderr
+    def failure(*more: str) -> str:
+        result = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert result.returncode == 1 and not result.stdout
+        [line] = result.stderr.strip().splitlines()
+        return line
 
-    assert "There is no readable video" in failure() and "no file ends in .avi" in failure()
+    assert "There is no readable video" in failure()
     (folder / "broken.mp4").write_bytes(b"no video")
-    assert "1 failed, for example" in failure()
+    write_video(folder / "short.mp4", 0)
+    result = subprocess.run([*command, "--min_seconds=2"], capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "error: There is no readable video: 2 failed, for example" in result.stderr
     assert not list((tmp_path / "data").rglob("*.array_record*"))
-
-
-def test_command_line_writes_a_data_set_only_once(tmp_path):
-    for number in range(3):
-        write_gray_video(tmp_path / "videos" / f"{number}.mp4", 50)
-    command = [
-        sys.executable,
-        "-m",
-        "avshare_jax.prepare",
-        "folder",
-        f"--videos={tmp_path / 'videos'}",
-        "--name=videos",
-    ]
-    command += [f"--data_dir={tmp_path / 'data'}", "--workers=1", "--short_side=16", "--fps=4", "--holdout=0"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "train 3 videos, no labels" in result.stdout
-    assert "videos prepared: 3 of 3" in result.stderr
-    dataset = open_dataset(tmp_path / "data", "videos")
-    assert dataset.frontend == FrontEnd(fps=4.0, short_side=16)
-    assert len(dataset.source("train")[0]["frames"]) == 2
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 1
-    assert "exists already: delete it, or use another name" in again.stderr
+    assert "error: A window of win_length=700 samples does not fit" in failure("--win_length=700")
 
 
 def test_front_end_is_chosen_by_name_and_single_values(tmp_path, capsys):
-    video = write_gray_video(tmp_path / "videos" / "a.mp4", 50)
+    video = write_video(tmp_path / "videos" / "a.mp4", 5)
     common = ["folder", f"--videos={tmp_path / 'videos'}", f"--data_dir={tmp_path / 'data'}", "--workers=1"]
     main([*common, "--name=modern", "--frontend=16khz", "--mels=40", "--short_side=16", "--holdout=0"])
     dataset = open_dataset(tmp_path / "data", "modern")
@@ -183,29 +163,19 @@ def test_front_end_is_chosen_by_name_and_single_values(tmp_path, capsys):
     told = {name: type(getattr(dataset.frontend, name))(value) for name, value in overrides}
     assert FrontEnd(**told) == dataset.frontend  # What differs from the recipe's front end, and nothing else.
     assert told.keys() == {"sample_rate", "n_fft", "hop_length", "win_length", "mels", "short_side"}
-    with pytest.raises(SystemExit, match="error: A window of win_length=700 samples does not fit into n_fft=690"):
-        main([*common, "--name=other", "--win_length=700"])
     with pytest.raises(SystemExit):
         main([*common, "--name=other", "--frontend=8khz"])
     assert "invalid choice: '8khz'" in capsys.readouterr().err
 
 
-def test_unwritable_places_get_a_sentence(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match="cannot be written"):
-        prepare(tmp_path, tmp_path / "file")
-    with pytest.raises(DatasetError, match="There is no folder"):
-        prepare(tmp_path / "nowhere", tmp_path / "data")
-
-
 def test_progress_line_says_count_rate_and_time_left(monkeypatch):
-    stderr, clock = io.StringIO(), iter([0.0, 10.0, 10.1, 20.0])
+    stderr, clock = io.StringIO(), iter([0.0, 5.0, 15.0, 15.1, 25.0])
     monkeypatch.setattr(sys, "stderr", stderr)
-    monkeypatch.setattr("avshare_jax.prepare.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("avshare_jax.progress.time.monotonic", lambda: next(clock))
     progress = ProgressLine("videos")
-    for done in (25, 26, 100):  # the second comes a moment after the first
+    for done in (50, 75, 76, 100):  # fifty were there before; the third call comes a moment after the second
         progress(done, 100)
     assert stderr.getvalue().splitlines() == [
-        "videos: 25 of 100, 2.5 a second, ETA 0:30",
-        "videos: 100 of 100, 5.0 a second, took 0:20",
+        "videos: 75 of 100, 2.5 a second, ETA 0:10",
+        "videos: 100 of 100, took 0:25",
     ]

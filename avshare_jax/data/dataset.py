@@ -3,16 +3,17 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 
+from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.data.records import DatasetError, dataset_directory
+from avshare_jax.data.records import SETTINGS, dataset_directory, preparation_directory
 
-__all__ = ["Dataset", "DatasetError", "check_frontend", "open_dataset"]
+__all__ = ["Dataset", "DatasetError", "check_frontend", "is_unfinished", "open_dataset"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,18 +25,22 @@ class Dataset:
       directory: where it is.
       frontend: what its records were made with.
       class_names: names of the classes in the order of their numbers; empty without labels.
+      multi_label: whether a record may have several classes.
+      split_names: further names for unions of splits, such as `train1` → `fold2+fold3`.
     """
 
     name: str
     directory: epath.Path
     frontend: FrontEnd
     class_names: tuple[str, ...]
+    multi_label: bool
+    split_names: Mapping[str, str]
     _builder: tfds.core.DatasetBuilder = dataclasses.field(repr=False, compare=False)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of its splits."""
-        return tuple(sorted(self._builder.info.splits))
+        """The names of its splits, each record being in one of them, and of unions of splits."""
+        return (*sorted(self._builder.info.splits), *self.split_names)
 
     @property
     def fingerprint(self) -> str:
@@ -52,39 +57,65 @@ class Dataset:
 
     def num_videos(self, split: str) -> int:
         """Number of records of a split; `DatasetError` where there is no such split."""
-        if split not in self.splits:
-            raise DatasetError(
-                f"The data set {self.directory} has no split {split!r}; it has {', '.join(self.splits)}. "
-                "Choose one with config.data.train_split or config.data.eval_split, or prepare it with other splits."
-            )
-        return self._builder.info.splits[split].num_examples
+        return self._builder.info.splits[self._resolve(split)].num_examples
 
     def source(self, split: str) -> Sequence[dict[str, Any]]:
         """Random access to the records of a split, which can be sent to other processes.
 
+        Args:
+          split: one of `splits`, or several joined as in `train+val`.
+
         Returns:
-          A sequence of dicts: `video_id` bytes; `frames`, a list of JPEG byte strings; `log_mel` (time, mels) float32;
-          `has_video` and `has_audio`; and, in a data set with classes, `label` (-1: none).
+          A sequence of dicts: `video_id` and `source_id` bytes; `frames`, a list of JPEG byte strings; `log_mel` (time,
+          mels) float32; `has_video` and `has_audio`; and, in a data set with classes, `label` (-1: none) or, where a
+          record may have several, `labels`, a list of numbers.
 
         Raises:
           DatasetError: there is no such split.
         """
-        self.num_videos(split)
-        return self._builder.as_data_source(split)
+        return self._builder.as_data_source(self._resolve(split))
+
+    def _resolve(self, split: str) -> str:
+        """The split, or splits joined by +, that a name stands for; `DatasetError` where there is no such split."""
+        parts = []
+        for name in split.split("+"):
+            if name not in self.splits:
+                raise DatasetError(
+                    f"The data set {self.directory} has no split {name!r}; it has {', '.join(self.splits)}. "
+                    "Choose one with config.data.train_split or config.data.eval_split, or prepare others."
+                )
+            parts += self.split_names.get(name, name).split("+")
+        return "+".join(dict.fromkeys(parts))  # A record of two of the names counts once.
 
 
 def open_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
     """Opens the data set DATA_DIR/NAME.
 
     Raises:
-      DatasetError: it is not there or not one of ours; says how to make it.
+      DatasetError: it is not there, not finished or not one of ours; says how to make it.
     """
     directory = dataset_directory(data_dir, name)
+    if is_unfinished(data_dir, name):
+        raise DatasetError(
+            f"The data set {directory} is not finished: give the command of avshare_jax.prepare that began it once "
+            "more, and it goes on where it stopped."
+        )
     if not (directory / "dataset_info.json").exists():
         raise DatasetError(
             f"There is no data set {directory}: make it with `python -m avshare_jax.prepare folder --videos=DIR "
             f"--name={name} --data_dir={data_dir}`, or point config.data.data_dir and config.data.name at another."
         )
+    return read_dataset(data_dir, name)
+
+
+def is_unfinished(data_dir: epath.PathLike, name: str) -> bool:
+    """Whether a preparation of that data set has begun and not ended."""
+    return (preparation_directory(data_dir, name) / SETTINGS).exists()
+
+
+def read_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
+    """Reads a data set's description; `DatasetError` where it is not one of ours."""
+    directory = dataset_directory(data_dir, name)
     builder = tfds.builder_from_directory(directory)
     metadata: dict[str, Any] = builder.info.metadata or {}
     try:
@@ -93,7 +124,9 @@ def open_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
         raise DatasetError(
             f"{directory} was not written by avshare_jax.prepare: it says nothing about the front end of its records."
         ) from error
-    return Dataset(name, directory, frontend, tuple(metadata["class_names"]), builder)
+    class_names = tuple(metadata["class_names"])
+    split_names = metadata.get("split_names", {})
+    return Dataset(name, directory, frontend, class_names, metadata.get("multi_label", False), split_names, builder)
 
 
 def check_frontend(dataset: Dataset, expected: Any) -> None:

@@ -1,136 +1,49 @@
-"""Records: one video as JPEG frames and a log-mel spectrogram, and the TFDS data sets that hold them.
+"""Records: one video as JPEG frames and a log-mel spectrogram, and the TFDS data sets that hold them."""
 
-A source of videos is an iterable of `Video` for each split; everything after that is the same for all sources.
-"""
-
-import contextlib
 import dataclasses
-import io
+import os
 import re
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from avshare_jax.data.frontend import FrontEnd, log_mel
-from avshare_jax.data.media import MediaError, MissingStreamError, iterate_frames, read_audio
+from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.frontend import FrontEnd
 
 VERSION = "1.0.0"
 """Version of the records' format, and of the data sets that hold them."""
 
+SETTINGS = "settings.json"
+
 Record = dict[str, Any]
 
 
-class DatasetError(ValueError):
-    """A data set cannot be written or used; the message is a sentence that says why and what to do."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Video:
-    """One video of a source.
+class Contents:
+    """What all records of a data set have in common; its TFDS metadata.
 
     Attributes:
-      video_id: unique within its split.
-      path: the media file.
-      label: name of its class, if it has one.
+      frontend: rates and sizes.
+      jpeg_quality: of the frames, 1 to 100.
+      class_names: the classes in the order of their numbers; empty without labels.
+      multi_label: whether a record may have several classes.
+      split_names: further names for unions of splits, such as `train1` → `fold2+fold3`.
     """
 
-    video_id: str
-    path: str
-    label: str | None = None
-
-
-def make_record(video: Video, frontend: FrontEnd, jpeg_quality: int) -> Record:
-    """Decodes a video into a record; a missing stream leaves its modality empty and the flag False.
-
-    Returns:
-      `video_id`; `frames`, a list of N JPEG byte strings; `log_mel` (time, mels) float32; `has_video`, `has_audio`;
-      `label`, a class name or None.
-
-    Raises:
-      MediaError: the file cannot be decoded, or has neither frames nor sound.
-    """
-    try:
-        frames = [
-            simplejpeg.encode_jpeg(frame, quality=jpeg_quality, colorsubsampling="420")
-            for frame in iterate_frames(video.path, frontend.fps, frontend.short_side)
-        ]
-    except MissingStreamError:
-        frames = []
-    try:
-        spectrogram = log_mel(read_audio(video.path, frontend.sample_rate), frontend)
-    except MissingStreamError:
-        spectrogram = np.zeros((0, frontend.mels), np.float32)
-    if not frames and not len(spectrogram):
-        raise MediaError(f"{video.path} has neither video nor audio.")
-    return {
-        "video_id": video.video_id,
-        "frames": frames,
-        "log_mel": spectrogram,
-        "has_video": bool(frames),
-        "has_audio": bool(len(spectrogram)),
-        "label": video.label,
-    }
-
-
-class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builds the TFDS data set of some splits' records, in an order that depends on the video ids alone."""
-
-    VERSION = tfds.core.Version(VERSION)
-
-    def __init__(
-        self,
-        name: str,
-        data_dir: epath.PathLike,
-        splits: Mapping[str, Iterable[Record]],
-        frontend: FrontEnd,
-        class_names: Iterable[str],
-        jpeg_quality: int,
-    ):
-        self.name = name
-        self._splits = splits
-        self._class_names = list(class_names)
-        self._metadata = {
-            "frontend": dataclasses.asdict(frontend),
-            "jpeg_quality": jpeg_quality,
-            "class_names": self._class_names,
-        }
-        super().__init__(data_dir=data_dir, file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "video_id": tfds.features.Text(),
-            # TFDS's own image and video features cannot do without TensorFlow.
-            "frames": tfds.features.Sequence(tfds.features.Text()),
-            "log_mel": tfds.features.Tensor(
-                shape=(None, self._metadata["frontend"]["mels"]), dtype=np.float32, encoding="bytes"
-            ),
-            "has_video": np.bool_,
-            "has_audio": np.bool_,
-        }
-        if self._class_names:
-            features["label"] = tfds.features.ClassLabel(num_classes=len(self._class_names))
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Videos as JPEG frames and log-mel spectrograms.",
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(self._metadata),
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, Record]]]:
-        return {split: self._generate_examples(records) for split, records in self._splits.items()}
-
-    def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-        for record in records:
-            example = dict(record)
-            label = example.pop("label")
-            if self._class_names:
-                example["label"] = -1 if label is None else self._class_names.index(label)
-            yield example["video_id"], example
+    frontend: FrontEnd
+    jpeg_quality: int
+    class_names: tuple[str, ...] = ()
+    multi_label: bool = False
+    split_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def dataset_directory(data_dir: epath.PathLike, name: str) -> epath.Path:
@@ -138,52 +51,172 @@ def dataset_directory(data_dir: epath.PathLike, name: str) -> epath.Path:
     return epath.Path(data_dir).expanduser() / name / VERSION
 
 
-def check_new_dataset(name: str, data_dir: epath.PathLike) -> None:
-    """Checks that a data set can be written under that name.
+def preparation_directory(data_dir: epath.PathLike, name: str) -> epath.Path:
+    """Where a preparation notes what it does; while its file `SETTINGS` is there, the data set is not finished."""
+    return epath.Path(data_dir).expanduser() / name / "unfinished"
 
-    Raises:
-      DatasetError: the name is not one, it is taken, or the directory cannot be written.
-    """
+
+def check_name(name: str) -> None:
+    """Raises `DatasetError` where a text cannot be a data set's name."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DatasetError(
             f"{name!r} cannot be a data set's name: use lower-case letters, digits and underscores, a letter first."
         )
-    directory = dataset_directory(data_dir, name)
-    if directory.exists():
-        raise DatasetError(f"The data set {directory} exists already: delete it, or use another name.")
+
+
+def dataset_info(name: str, data_dir: epath.PathLike, contents: Contents) -> tfds.core.DatasetInfo:
+    """The TFDS description of a data set, without its splits."""
+    classes = len(contents.class_names)
+    features = {
+        "video_id": tfds.features.Text(),
+        "source_id": tfds.features.Text(),
+        # TFDS's own image and video features cannot do without TensorFlow.
+        "frames": tfds.features.Sequence(tfds.features.Text()),
+        "log_mel": tfds.features.Tensor(shape=(None, contents.frontend.mels), dtype=np.float32, encoding="bytes"),
+        "has_video": np.bool_,
+        "has_audio": np.bool_,
+    }
+    if contents.multi_label:
+        features["labels"] = tfds.features.Sequence(tfds.features.ClassLabel(num_classes=classes))
+    elif classes:
+        features["label"] = tfds.features.ClassLabel(num_classes=classes)
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=name,
+            version=tfds.core.Version(VERSION),
+            data_dir=os.fspath(dataset_directory(data_dir, name)),
+            module_name=__name__,
+        ),
+        description="Videos as JPEG frames and log-mel spectrograms.",
+        features=tfds.features.FeaturesDict(features),
+        metadata=tfds.core.MetadataDict(dataclasses.asdict(contents)),
+    )
+    info.set_file_format("array_record")
+    return info
+
+
+def shard_path(directory: epath.Path, name: str, split: str, shard: int, num_shards: int) -> epath.Path:
+    """The file of one shard (counted from 0) of a split, named as TFDS names it."""
+    return epath.Path(_template(directory, name, split).sharded_filepath(shard_index=shard, num_shards=num_shards))
+
+
+def write_records(
+    path: str, info: tfds.core.DatasetInfo, class_names: tuple[str, ...], records: Iterable[Record]
+) -> None:
+    """Writes records to an ArrayRecord file.
+
+    Args:
+      path: of the file, on this machine.
+      info: of the data set, from `dataset_info`.
+      class_names: the classes in the order of their numbers.
+      records: with `video_id`, `source_id`, `frames` (JPEG byte strings), `log_mel` (time, mels) float32, `has_video`,
+        `has_audio`, and `labels`, names of classes.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    serializer = ExampleSerializer(info.features.get_serialized_info())
+    numbers = {name: number for number, name in enumerate(class_names)}
+    with _writing(path):
+        # One record a group: otherwise random reads are many times slower.
+        writer = ArrayRecordWriter(path, "group_size:1")
+    for record in records:
+        example = serializer.get_tf_example(info.features.encode_example(_numbered(record, numbers, info)))
+        with _writing(path):
+            # Not TFDS's own call: it leaves the order of features to chance, so that no two runs give the same bytes.
+            writer.write(example.SerializeToString(deterministic=True))
+    with _writing(path):
+        writer.close()
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Turns the errors of ArrayRecord's writer into `OSError`."""
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        (directory.parent / ".writable").write_text("")
-        (directory.parent / ".writable").unlink()
-    except OSError as error:
-        raise DatasetError(f"The directory {directory.parent} cannot be written: {error.strerror}.") from error
+        yield
+    except RuntimeError as error:
+        # For example "write() failed: No space left on device; writing FILE; at byte 4096".
+        raise OSError(None, str(error).split(";")[0].rpartition(": ")[2], path) from error
+
+
+def write_info(directory: epath.Path, info: tfds.core.DatasetInfo, shard_lengths: Mapping[str, list[int]]) -> None:
+    """Writes the TFDS files that make shards a data set: `dataset_info.json`, `features.json` and `metadata.json`.
+
+    Args:
+      directory: of the shards.
+      info: from `dataset_info`.
+      shard_lengths: numbers of records in the shards of each split.
+    """
+    splits = []
+    for split, lengths in sorted(shard_lengths.items()):
+        paths = [shard_path(directory, info.name, split, shard, len(lengths)) for shard in range(len(lengths))]
+        size = sum(path.stat().length for path in paths)
+        template = _template(directory, info.name, split)
+        splits.append(
+            tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+        )
+    info.set_splits(tfds.core.SplitDict(splits))
+    info.write_to_directory(directory)
 
 
 def write_dataset(
-    name: str,
-    data_dir: epath.PathLike,
-    splits: Mapping[str, Iterable[Record]],
-    *,
-    frontend: FrontEnd,
-    class_names: Iterable[str],
-    jpeg_quality: int,
+    name: str, data_dir: epath.PathLike, splits: Mapping[str, Iterable[Record]], contents: Contents
 ) -> None:
-    """Writes the data set DATA_DIR/NAME; it appears when it is whole.
+    """Writes records that are in memory as the data set DATA_DIR/NAME, one shard a split.
 
     Args:
       name: of the data set.
       data_dir: directory of data sets.
-      splits: records of `make_record` by split, each split with at least one.
-      frontend: of the records.
-      class_names: names of the classes in the order of their numbers; empty for unlabeled videos.
-      jpeg_quality: of the records' frames.
+      splits: records as for `write_records`, by split.
+      contents: what they have in common.
 
     Raises:
-      DatasetError: the data set exists already or cannot be written.
+      DatasetError: the name is not one.
     """
-    check_new_dataset(name, data_dir)
-    builder = RecordBuilder(name, epath.Path(data_dir).expanduser(), splits, frontend, class_names, jpeg_quality)
-    tfds.disable_progress_bar()
-    # TFDS announces a download on stdout and makes a folder for it; there is none.
-    with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_dir=downloads)
+    check_name(name)
+    directory, info = dataset_directory(data_dir, name), dataset_info(name, data_dir, contents)
+    directory.mkdir(parents=True)
+    lengths = {}
+    for split, records in splits.items():
+        records = list(records)
+        path = shard_path(directory, name, split, 0, 1)
+        write_records(os.fspath(path), info, contents.class_names, records)
+        lengths[split] = [len(records)]
+    write_info(directory, info, lengths)
+
+
+@contextmanager
+def new_file(path: epath.Path) -> Iterator[str]:
+    """Gives a local file name to write to; at the end, that file becomes `path` in one step.
+
+    What is left of a killed process is a hidden file `.NAME.….partial` beside `path`.
+    """
+    if "://" in os.fspath(path):
+        with tempfile.TemporaryDirectory() as directory:
+            yield (partial := os.path.join(directory, path.name))
+            epath.Path(partial).copy(path, overwrite=True)  # Object stores show a file when it is whole.
+        return
+    partial = Path(path).with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield str(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _numbered(record: Record, numbers: Mapping[str, int], info: tfds.core.DatasetInfo) -> Record:
+    """The record with numbers for the names of its classes."""
+    example = dict(record)
+    labels = [numbers[name] for name in example.pop("labels")]
+    if "labels" in info.features:
+        example["labels"] = labels
+    elif "label" in info.features:
+        example["label"] = labels[0] if labels else -1
+    return example
+
+
+def _template(directory: epath.Path, name: str, split: str) -> tfds.core.ShardedFileTemplate:
+    return tfds.core.ShardedFileTemplate(
+        data_dir=directory, dataset_name=name, split=split, filetype_suffix="array_record"
+    )

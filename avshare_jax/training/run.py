@@ -1,7 +1,6 @@
 """A pretraining run from its config: checks, plan, data set, training."""
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +10,19 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from avshare_jax.data.batches import train_batches
-from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
-from avshare_jax.data.demo import write_demo_videos
+from avshare_jax.data.dataset import is_unfinished
 from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.data.records import check_new_dataset, dataset_directory
+from avshare_jax.data.mixtures import Mixture, dataset_names, open_mixture
+from avshare_jax.data.records import dataset_directory
+from avshare_jax.data.sources import demo
+from avshare_jax.data.unreadable import UnreadableRecords
 from avshare_jax.models.factorized import ORTHOGONAL_MAPS, SHARING
 from avshare_jax.models.transformer import TRANSFORMERS
 from avshare_jax.objectives.negatives import LOG_WEIGHTS
-from avshare_jax.prepare import ProgressLine, prepare_folder
+from avshare_jax.prepare import prepare
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan
-from avshare_jax.training.checkpoints import check_workdir, replace_text
+from avshare_jax.training.checkpoints import check_workdir
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import check_batch_size, make_mesh
 from avshare_jax.training.pretraining import Pretraining
@@ -34,7 +35,7 @@ LIMITS = {
     **dict.fromkeys(
         ("augment.flip", "augment.frequency_mask", "augment.time_mask", "augment.modality_dropout"), (0, 1)
     ),
-    **dict.fromkeys(("objectives.mask_fraction", "optimizer.warmup_fraction"), (0, 1)),
+    **dict.fromkeys(("objectives.mask_fraction", "optimizer.warmup_fraction", "data.max_unreadable_share"), (0, 1)),
 }
 DEMO_LIMITS = {"demo.seed": (0, math.inf), "demo.num_train": (1, math.inf), "demo.num_test": (1, math.inf)}
 CHOICES = {
@@ -45,7 +46,7 @@ CHOICES = {
     "model.orthogonal_map": tuple(ORTHOGONAL_MAPS),
     "objectives.negative_sampling": tuple(LOG_WEIGHTS),
 }
-DEMO_RECORD = "made_with.txt"
+DEMO = "demo"
 SHOWN_METRICS = ("mep/loss", "mep/multimodal_visual_top1", "mep/multimodal_audio_top1", "cpp/bos_accuracy")
 
 
@@ -67,19 +68,20 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
     task = Pretraining(config)
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
 
-    dataset = open_or_make_dataset(config)
-    check_frontend(dataset, config.data.frontend)
-    print(plan.describe_dataset(config, dataset), flush=True)
+    mixture = open_or_make_dataset(config)
+    print(plan.describe_dataset(config, mixture), flush=True)
+    unreadable = UnreadableRecords(config.data.max_unreadable_share)
 
     def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         return train_batches(
-            dataset,
+            mixture,
             config.data,
             seed=config.seed,
             batch_size=config.batch_size,
             start_step=start_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            unreadable=unreadable,
         )
 
     train(
@@ -87,9 +89,10 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
         workdir,
         task=task,
         make_batches=make_batches,
-        dataset_identity={"name": dataset.name, "fingerprint": dataset.fingerprint},
+        dataset_identity={"name": mixture.name, "fingerprint": mixture.fingerprint},
         mesh=mesh,
         shown_metrics=SHOWN_METRICS,
+        measure_input=lambda: {"unreadable_records": len(unreadable)},
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
 
@@ -130,50 +133,27 @@ def check_objectives(config: ConfigDict) -> None:
         )
 
 
-def open_or_make_dataset(config: ConfigDict) -> Dataset:
-    """Opens the data set of a config; the demo's own is made first where it is not there."""
-    data = config.data
+def open_or_make_dataset(config: ConfigDict) -> Mixture:
+    """Opens the data set of a config, or several; the demo's own is made first where it is not there."""
     # Under another name, the user means data of their own.
-    if "demo" in config and data.name == "demo":
-        check_demo(config)
-        if not dataset_directory(data.data_dir, data.name).exists():
-            make_demo_dataset(config)
-    return open_dataset(data.data_dir, data.name)
-
-
-def check_demo(config: ConfigDict) -> None:
-    """Raises `UserError` where the demo's videos or its data set, if they are there, were made with other numbers."""
-    folders, wanted = demo_folders(config), demo_numbers(config)
-    for folder in folders:
-        record = folder / DEMO_RECORD
-        if record.exists() and (found := record.read_text()) != wanted:
-            raise UserError(
-                f"What is in {folder} was made with {found}, but config.demo now says {wanted}: delete {folders[0]} "
-                f"and {folders[1]}, or set both config.demo.videos_dir and config.data.data_dir to other folders."
-            )
-
-
-def demo_folders(config: ConfigDict) -> tuple[Path, epath.Path]:
-    """The folders of the demo's videos and of its data set; each has a file that says how they were made."""
-    videos = Path(config.demo.videos_dir).expanduser()
-    return videos, dataset_directory(config.data.data_dir, config.data.name).parent
-
-
-def demo_numbers(config: ConfigDict) -> str:
-    """What the demo's videos depend on, as text: `num_test=400, num_train=1200, seed=0`."""
-    return ", ".join(f"{name}={config.demo[name]}" for name in ("num_test", "num_train", "seed"))
+    if "demo" in config and DEMO in dataset_names(config.data.name):
+        make_demo_dataset(config)
+    return open_mixture(config.data)
 
 
 def make_demo_dataset(config: ConfigDict) -> None:
-    """Renders the demo's videos and prepares them as any folder of videos."""
-    demo, workers = config.demo, os.cpu_count() or 1
-    check_new_dataset(config.data.name, config.data.data_dir)
-    counts = {"train": demo.num_train, "test": demo.num_test}
-    print(f"The demo has no data set yet: making {sum(counts.values())} videos in {demo.videos_dir}.", flush=True)
-    for folder in (folders := demo_folders(config)):
-        # Before the videos: what an interrupted call leaves is not to be mixed with others.
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / DEMO_RECORD, demo_numbers(config))
-    write_demo_videos(folders[0], counts, demo.seed, workers, ProgressLine("videos made"))
-    frontend = FrontEnd(**config.data.frontend)
-    print(prepare_folder(folders[0], config.data.name, config.data.data_dir, frontend), flush=True)
+    """Renders the demo's videos and prepares them as any folder of videos, as far as that is not done.
+
+    Raises:
+      DatasetError: the videos or the data set that are there were made with other numbers, or cannot be written.
+    """
+    data, videos = config.data, Path(config.demo.videos_dir).expanduser()
+    numbers = {name: config.demo[name] for name in ("num_train", "num_test", "seed")}
+    directory = dataset_directory(data.data_dir, DEMO)
+    demo.check_made_with(directory.parent, demo.demo_numbers(**numbers))
+    if directory.exists() and not is_unfinished(data.data_dir, DEMO):
+        return
+    print(f"The demo has no data set yet: making {numbers['num_train'] + numbers['num_test']} videos in {videos}.")
+    demo.note_made_with(directory.parent, demo.demo_numbers(**numbers))
+    listing = demo.find(videos, **numbers)
+    print(prepare(listing, DEMO, data.data_dir, FrontEnd(**data.frontend)), flush=True)

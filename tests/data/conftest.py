@@ -11,7 +11,7 @@ import simplejpeg
 from ml_collections import ConfigDict
 
 from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.data.records import write_dataset
+from avshare_jax.data.records import Contents, write_dataset
 
 
 @pytest.fixture
@@ -76,19 +76,31 @@ def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         log_mel = np.stack([np.full(rows, video), np.arange(rows), np.zeros(rows)], axis=1)
         return {
             "video_id": f"{split}_{video}",
+            "source_id": f"{split}_{video}",
             "frames": [simplejpeg.encode_jpeg(image, quality=98, colorsubsampling="444") for image in images],
             "log_mel": log_mel.astype(np.float32),
             "has_video": True,
             "has_audio": rows > 0,
-            "label": ("even", "odd")[video % 2] if split == "train" else None,
+            "labels": (("even", "odd")[video % 2],) if split == "train" else (),
         }
 
     splits = {
         "train": [record(video, "train", 40) for video in range(11)],
         "test": [record(video, "test", 30 if video else 3) for video in range(5)],
     }
-    write_dataset("tiny", directory, splits, frontend=TINY_FRONTEND, class_names=("even", "odd"), jpeg_quality=98)
+    write_dataset("tiny", directory, splits, Contents(TINY_FRONTEND, jpeg_quality=98, class_names=("even", "odd")))
     return directory
+
+
+@pytest.fixture(scope="session")
+def without_label() -> Callable[[dict], dict]:
+    """Turns a record that was read into one that can be written, without its label."""
+
+    def turn(record: dict) -> dict:
+        names = {name: record[name].decode() for name in ("video_id", "source_id")}
+        return {name: value for name, value in record.items() if name != "label"} | names | {"labels": ()}
+
+    return turn
 
 
 @pytest.fixture
@@ -107,5 +119,6 @@ def data_config() -> ConfigDict:
             "num_workers": 0,
             "prefetch": 2,
             "keep_incomplete": False,
+            "max_unreadable_share": 0.0,
         }
     )

@@ -8,7 +8,7 @@ import simplejpeg
 from ml_collections import ConfigDict
 
 from avshare_jax.data.dataset import DatasetError, check_frontend, open_dataset
-from avshare_jax.data.records import write_dataset
+from avshare_jax.data.records import Contents, write_dataset
 
 
 def test_records_come_back_as_they_were_written(dataset_dir):
@@ -39,30 +39,62 @@ def test_order_of_records_is_fixed_and_mixed(dataset_dir):
     assert ids != sorted(ids)  # the first so many records are a fair sample
 
 
-def test_fingerprint_names_the_content(dataset_dir, tmp_path):
+def test_fingerprint_names_the_content(dataset_dir, without_label, tmp_path):
     dataset = open_dataset(dataset_dir, "tiny")
     assert dataset.fingerprint == open_dataset(dataset_dir, "tiny").fingerprint
-    records = [{**record, "video_id": record["video_id"].decode(), "label": None} for record in dataset.source("test")]
-    options = {"class_names": (), "jpeg_quality": 98}
-    write_dataset("tiny", tmp_path / "a", {"test": records}, frontend=dataset.frontend, **options)
-    write_dataset("tiny", tmp_path / "b", {"test": records[:-1]}, frontend=dataset.frontend, **options)
+    records = [without_label(record) for record in dataset.source("test")]
+    contents = Contents(dataset.frontend, jpeg_quality=98)
+    write_dataset("tiny", tmp_path / "a", {"test": records}, contents)
+    write_dataset("tiny", tmp_path / "b", {"test": records[:-1]}, contents)
     slower = dataclasses.replace(dataset.frontend, fps=2.0)
-    write_dataset("tiny", tmp_path / "c", {"test": records}, frontend=slower, **options)
+    write_dataset("tiny", tmp_path / "c", {"test": records}, dataclasses.replace(contents, frontend=slower))
     fingerprints = {open_dataset(tmp_path / part, "tiny").fingerprint for part in "abc"}
     assert len(fingerprints | {dataset.fingerprint}) == 4
 
 
-def test_tilde_is_the_home_directory(dataset_dir, tmp_path, monkeypatch):
+def test_tilde_is_the_home_directory(dataset_dir, without_label, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     original = open_dataset(dataset_dir, "tiny")
-    records = [{**record, "video_id": record["video_id"].decode(), "label": None} for record in original.source("test")]
-    options = {"frontend": original.frontend, "class_names": (), "jpeg_quality": 98}
-    write_dataset("tiny", "~/data", {"test": records}, **options)
+    records = [without_label(record) for record in original.source("test")]
+    write_dataset("tiny", "~/data", {"test": records}, Contents(original.frontend, jpeg_quality=98))
     assert open_dataset("~/data", "tiny").num_videos("test") == 5
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    with pytest.raises(DatasetError, match="exists already"):
-        write_dataset("tiny", tmp_path / "data", {"test": records}, **options)
+
+
+def test_splits_can_be_joined_and_have_further_names(dataset_dir, without_label, tmp_path):
+    original = open_dataset(dataset_dir, "tiny")
+    records = [without_label(record) for record in original.source("train")]
+    folds = {"fold1": records[:3], "fold2": records[3:4], "fold3": records[4:]}
+    names = {"train1": "fold2+fold3", "test1": "fold1"}
+    write_dataset("folds", tmp_path, folds, Contents(original.frontend, 98, split_names=names))
+    dataset = open_dataset(tmp_path, "folds")
+    assert dataset.splits == ("fold1", "fold2", "fold3", "train1", "test1")
+
+    def ids(split):
+        found = [record["video_id"].decode() for record in pickle.loads(pickle.dumps(dataset.source(split)))]
+        assert len(found) == dataset.num_videos(split)
+        return found
+
+    written = [record["video_id"] for record in records]
+    assert ids("train1") == ids("fold2+fold3") == written[3:]
+    assert ids("test1") == written[:3]
+    assert ids("train1+fold2+test1") == written[3:] + written[:3]  # a record of two of them counts once
+    with pytest.raises(DatasetError, match="has no split 'fold4'; it has fold1, fold2, fold3, train1, test1"):
+        dataset.source("fold1+fold4")
+
+
+def test_a_video_may_have_several_classes(dataset_dir, without_label, tmp_path):
+    original = open_dataset(dataset_dir, "tiny")
+    labels = [("b", "c"), (), ("a",)]
+    records = [
+        without_label(record) | {"labels": names}
+        for record, names in zip(original.source("test"), labels, strict=False)
+    ]
+    write_dataset("many", tmp_path, {"test": records}, Contents(original.frontend, 98, ("a", "b", "c"), True))
+    dataset = open_dataset(tmp_path, "many")
+    assert dataset.multi_label and not original.multi_label
+    assert [list(record["labels"]) for record in dataset.source("test")] == [[1, 2], [], [0]]
 
 
 def test_what_is_not_there_gets_a_sentence(dataset_dir, tmp_path):
@@ -92,6 +124,6 @@ def test_front_end_of_another_config_names_both_values(dataset_dir):
 
 @pytest.mark.parametrize("name", ["My videos", "../x", "", "1st"])
 def test_names_that_are_none_are_refused(tmp_path, dataset_dir, name):
-    frontend = open_dataset(dataset_dir, "tiny").frontend
+    contents = Contents(open_dataset(dataset_dir, "tiny").frontend, jpeg_quality=90)
     with pytest.raises(DatasetError, match="cannot be a data set's name"):
-        write_dataset(name, tmp_path, {}, frontend=frontend, class_names=(), jpeg_quality=90)
+        write_dataset(name, tmp_path, {}, contents)

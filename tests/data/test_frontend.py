@@ -12,7 +12,7 @@ from avshare_jax.data import demo
 from avshare_jax.data.dataset import DatasetError, check_frontend, open_dataset
 from avshare_jax.data.frontend import LOG_FLOOR, PRESETS, FrontEnd, log_mel, released_frontend
 from avshare_jax.data.media import read_audio
-from avshare_jax.data.records import write_dataset
+from avshare_jax.data.records import Contents, write_dataset
 
 
 def reference_log_mel(waveform: np.ndarray, frontend: FrontEnd) -> np.ndarray:
@@ -123,12 +123,12 @@ def test_data_sets_and_configs_from_before_win_length_have_windows_as_long_as_th
     check_frontend(dataset, config)
 
 
-def test_data_set_keeps_its_front_end(dataset_dir, tmp_path):
+def test_data_set_keeps_its_front_end(dataset_dir, without_label, tmp_path):
     records = [
-        {**record, "video_id": str(number), "label": None, "log_mel": np.zeros((5, 128), np.float32)}
-        for number, record in enumerate(open_dataset(dataset_dir, "tiny").source("test"))
+        without_label(record) | {"log_mel": np.zeros((5, 128), np.float32)}
+        for record in open_dataset(dataset_dir, "tiny").source("test")
     ]
-    write_dataset("modern", tmp_path, {"test": records}, frontend=PRESETS["16khz"], class_names=(), jpeg_quality=90)
+    write_dataset("modern", tmp_path, {"test": records}, Contents(PRESETS["16khz"], jpeg_quality=90))
     dataset = open_dataset(tmp_path, "modern")
     assert dataset.frontend == PRESETS["16khz"]
     with pytest.raises(

@@ -1,0 +1,62 @@
+"""What became of each video in preparation: one JSON object a line, for the report and for whoever asks later."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+
+from etils import epath
+
+USED, NO_AUDIO, NO_VIDEO, REJECTED, MISSING = "used", "used without audio", "used without video", "rejected", "missing"
+OUTCOMES = (USED, NO_AUDIO, NO_VIDEO, REJECTED, MISSING)
+"""Everything that can become of a video; `MISSING` is one that annotations name and whose media file is not there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one video.
+
+    Attributes:
+      video_id: of the video.
+      source_id: see `Video`.
+      split: that it is in, or would be in; empty where unknown.
+      path: the media file; empty for `MISSING`.
+      labels: names of its classes.
+      outcome: one of `OUTCOMES`.
+      reason: why it was not used, or not wholly; a sentence, empty for `USED`.
+      notes: sentences about what was odd but usable, such as damage or silence.
+      seconds: duration of what was used; 0 where nothing was.
+      width: of the image before resizing, upright, in pixels; 0 without image.
+      height: the same.
+      fps: mean frames per second of the file; 0 without image.
+      sample_rate: of the file's sound; 0 without sound.
+      channels: of the file's sound; 0 without sound.
+      loudness: root mean square of the sound in dB below full scale (0 or less); None without sound.
+    """
+
+    video_id: str
+    source_id: str
+    split: str
+    path: str
+    labels: tuple[str, ...]
+    outcome: str
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    loudness: float | None = None
+
+
+def write_outcomes(path: epath.Path, outcomes: Iterable[Outcome]) -> None:
+    """Writes outcomes, one JSON object a line."""
+    path.write_text("".join(json.dumps(dataclasses.asdict(outcome)) + "\n" for outcome in outcomes))
+
+
+def read_outcomes(path: epath.Path) -> Iterator[Outcome]:
+    """Yields the outcomes of a file that `write_outcomes` has written."""
+    for line in path.read_text().splitlines():
+        fields = json.loads(line)
+        yield Outcome(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
