@@ -1,138 +1,202 @@
-"""Decoding of media files: frames at a fixed rate and mono sound, both from the same time zero."""
+"""Decoding of media files in one pass: JPEG frames at a fixed rate and mono sound, both from the same time zero.
+
+Folders of real videos hold everything that can go wrong; docs/hostile_media.md lists what becomes of each kind of file.
+"""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterator
 
 import av
-import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-TIME_TOLERANCE = 0.002
-"""Seconds by which a frame may be late for its place on the grid: containers such as Matroska round to milliseconds."""
+from avshare_jax.data.tracks import Images, Sound, Track
+
+PRIMING = 0.25
+"""Seconds that may lie before time 0 because an audio encoder needs them; they are never heard."""
+
+TEXT_FORMATS = ("tty", "hls", "dash", "concat")
+"""Files that FFmpeg would draw as pictures of text, or follow to other files."""
 
 
 class MediaError(ValueError):
-    """A file cannot be decoded; the message is a sentence that says which and why."""
+    """A file gives neither image nor sound; the message is a sentence that says which and why.
+
+    Attributes:
+      reason: the sentence without the name of the file.
+    """
+
+    def __init__(self, message: str, reason: str = ""):
+        super().__init__(message)
+        self.reason = reason or message
 
 
-class MissingStreamError(MediaError):
-    """A file has no stream of the kind that was asked for, or nothing is in it."""
+@dataclasses.dataclass(frozen=True)
+class Media:
+    """What a file holds; at least one of image and sound.
+
+    Attributes:
+      jpegs: the image at t = 0, 1 / fps, 2 / fps, … as JPEG, upright and all of one size; empty without image.
+      waveform: (N,) float32, the mean of the channels at the rate that was asked for; empty without sound.
+      width: of the file's image, upright, in pixels; 0 without image.
+      height: the same.
+      fps: mean frames per second of the file; 0 without image.
+      sample_rate: of the file's sound; 0 without sound.
+      channels: of the file's sound; 0 without sound.
+      no_video: why there is no image, a sentence; empty where there is one.
+      no_audio: why there is no sound, a sentence; empty where there is some.
+      notes: sentences about what is odd but usable.
+    """
+
+    jpegs: list[bytes]
+    waveform: np.ndarray
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    no_video: str = ""
+    no_audio: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def iterate_frames(path: str | os.PathLike[str], fps: float, short_side: int) -> Iterator[np.ndarray]:
-    """Decodes a video at a fixed rate: at t = k / fps the newest frame that is due, upright.
+def read_media(
+    path: str | os.PathLike[str],
+    *,
+    fps: float,
+    short_side: int,
+    sample_rate: int,
+    jpeg_quality: int,
+    max_seconds: float,
+) -> Media:
+    """Decodes the first usable video stream and the first usable audio stream of a file.
 
-    Time runs from the start of the file's earliest stream; before its first frame, a video shows that one.
+    Time runs from the start of the file's earliest stream. At t = k / fps the image is the newest frame that is due,
+    and before its first frame, that one. Sound lies where its time stamps say, with silence where there is none.
 
     Args:
       path: a media file.
-      fps: frames per second.
+      fps: frames per second to give.
       short_side: the shorter side of the frames, in pixels; the longer keeps the proportions.
-
-    Yields:
-      Frames (H, W, 3) uint8 RGB, all of one size.
+      sample_rate: samples per second to give.
+      jpeg_quality: of the frames, 1 to 100.
+      max_seconds: what comes later is left out.
 
     Raises:
-      MissingStreamError: there is no video in the file.
-      MediaError: the file cannot be decoded.
+      MediaError: the file cannot be decoded, or gives neither image nor sound.
     """
-    empty = True
-    reformatter = VideoReformatter()  # One for all frames: to set one up takes longer than to convert a frame.
     with _opened(path) as container:
-        for frame in _at_fixed_rate(_timed_frames(container, path), fps):
-            yield _upright_rgb(frame, reformatter, short_side)
-            empty = False
-    if empty:
-        raise MissingStreamError(f"{path} has a video stream without frames.")
+        zero = _time_zero(container)
+        images = Images(container, zero, max_seconds, fps, short_side, jpeg_quality)
+        sound = Sound(container, zero, max_seconds, sample_rate)
+        damage = _decode(container, [images, sound])
+        damage += _notes_on_end(container, images, sound)
+    jpegs, waveform = images.finish(), sound.finish()
+    if not jpegs and not len(waveform):
+        raise _error(path, f"{images.problem} {sound.problem}")
+    seconds = len(jpegs) / fps, len(waveform) / sample_rate
+    facts = {}
+    if jpegs:
+        facts |= {"width": images.width, "height": images.height, "fps": images.mean_fps}
+    if len(waveform):
+        facts |= {"sample_rate": sound.rate, "channels": sound.channels}
+    return Media(
+        jpegs,
+        waveform,
+        **facts,
+        no_video=images.problem,
+        no_audio=sound.problem,
+        notes=(*damage, *images.notes, *sound.notes, *_notes_on_length(*seconds)),
+    )
 
 
 def read_audio(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
-    """Decodes the sound of a media file, from the same time zero as the frames.
+    """Decodes the whole sound of a media file as `read_media` does, and nothing else.
 
     Args:
       path: a media file.
-      sample_rate: samples per second to convert to.
+      sample_rate: samples per second to give.
 
     Returns:
-      (N,) float32, the mean of the channels; silence where the sound starts later than the file.
+      (N,) float32, the mean of the channels.
 
     Raises:
-      MissingStreamError: there is no sound in the file.
-      MediaError: the file cannot be decoded.
+      MediaError: the file cannot be decoded, or gives no sound.
     """
     with _opened(path) as container:
-        # The layout stays as it is, because FFmpeg's own downmix is not the mean.
-        resampler = av.AudioResampler(format="fltp", rate=sample_rate)
-        start, chunks = None, []
-        for frame in container.decode(_first_stream(container, "audio", path)):
-            if start is None:
-                start = (frame.time or 0.0) - _time_zero(container)
-            chunks += [resampled.to_ndarray().mean(axis=0) for resampled in resampler.resample(frame)]
-        if start is None:
-            raise MissingStreamError(f"{path} has an audio stream without samples.")
-        chunks += [resampled.to_ndarray().mean(axis=0) for resampled in resampler.resample(None)]
-    waveform = np.concatenate(chunks).astype(np.float32)
-    offset = round(start * sample_rate)
-    return np.pad(waveform, (offset, 0)) if offset > 0 else waveform[-offset:]
+        sound = Sound(container, _time_zero(container), float("inf"), sample_rate)
+        _decode(container, [sound])
+    waveform = sound.finish()
+    if not len(waveform):
+        raise _error(path, sound.problem)
+    return waveform
+
+
+def _error(path: str | os.PathLike[str], reason: str) -> MediaError:
+    return MediaError(f"{path} cannot be used. {reason}", reason)
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[av.container.InputContainer]:
-    """Opens a file; what FFmpeg reports, here or while decoding, becomes a `MediaError`."""
+    """Opens a file; what the system or FFmpeg reports becomes a `MediaError`."""
     try:
-        # The prefix keeps FFmpeg from taking a name with a colon for a protocol.
-        with av.open(f"file:{os.fspath(path)}", metadata_errors="ignore") as container:
+        status = os.stat(path)
+        # FFmpeg would wait for ever for somebody to write to a named pipe.
+        if not stat.S_ISREG(status.st_mode):
+            raise _error(path, "It is not a file.")
+        if not status.st_size:
+            raise _error(path, "The file is empty.")
+        # The prefix keeps FFmpeg from taking a name with a colon for a protocol, the list keeps playlists off the net.
+        options = {"protocol_whitelist": "file"}
+        with av.open(f"file:{os.fspath(path)}", options=options, metadata_errors="ignore") as container:
+            if container.format.name in TEXT_FORMATS:
+                raise _error(path, "It is text, not media.")
             yield container
-    except av.error.FFmpegError as error:
-        raise MediaError(f"{path} cannot be decoded: {error.strerror}.") from error
-
-
-def _first_stream(container: av.container.InputContainer, kind: str, path: str | os.PathLike[str]) -> av.stream.Stream:
-    streams = [stream for stream in container.streams if stream.type == kind]
-    if not streams:
-        raise MissingStreamError(f"{path} has no {kind} stream.")
-    return streams[0]
+    except (av.error.FFmpegError, OSError) as error:
+        raise _error(path, f"The file cannot be read: {error.strerror}.") from error
 
 
 def _time_zero(container: av.container.InputContainer) -> float:
     """Seconds at which the file starts. Audio encoders' priming lies before 0 and is never heard."""
-    return max(0.0, (container.start_time or 0) / av.time_base)
+    start = (container.start_time or 0) / av.time_base
+    return 0.0 if -PRIMING <= start < 0 else start
 
 
-def _timed_frames(
-    container: av.container.InputContainer, path: str | os.PathLike[str]
-) -> Iterator[tuple[float, float, av.VideoFrame]]:
-    """Yields (start, end, frame), in seconds from time zero, for every frame of the first video stream."""
-    stream = _first_stream(container, "video", path)
-    stream.codec_context.thread_count = 1  # Videos, not frames, are decoded in parallel.
-    zero = _time_zero(container)
-    period = 1.0 / float(stream.average_rate or 25)
-    for index, frame in enumerate(container.decode(stream)):
-        start = index * period if frame.time is None else frame.time - zero
-        yield start, start + (float(frame.duration * frame.time_base) if frame.duration else period), frame
+def _decode(container: av.container.InputContainer, tracks: list[Track]) -> list[str]:
+    """Decodes the tracks' streams side by side, to the end or as far as anything is wanted; returns notes."""
+    notes = []
+    by_index = {track.stream.index: track for track in tracks if track.stream is not None}
+    try:
+        for packet in container.demux(*(track.stream for track in by_index.values())) if by_index else ():
+            # An empty packet would end the stream for the decoder; some containers have them to repeat a frame.
+            if packet.size:
+                by_index[packet.stream_index].decode(packet)
+            if all(track.done for track in by_index.values()):
+                break
+    except av.error.FFmpegError as error:
+        notes.append(f"The file cannot be read to its end: {error.strerror}.")
+    except IndexError:
+        pass  # At the end, PyAV stumbles over streams that appeared in mid-file, as in broadcasts; all has been read.
+    for track in by_index.values():
+        track.decode(None)
+    return notes
 
 
-def _at_fixed_rate(timed: Iterable[tuple[float, float, av.VideoFrame]], fps: float) -> Iterator[av.VideoFrame]:
-    """Yields, for k = 0, 1, … until the last frame ends, the last frame that starts by k / fps."""
-    shown, end, count = None, 0.0, 0
-    for start, frame_end, frame in timed:
-        while shown is not None and count / fps < start - TIME_TOLERANCE:
-            yield shown
-            count += 1
-        shown, end = frame, max(end, frame_end)
-    while shown is not None and count / fps < end - TIME_TOLERANCE:
-        yield shown
-        count += 1
+def _notes_on_end(container: av.container.InputContainer, *tracks: Track) -> list[str]:
+    """Says so where a file that knows how long it is ends before, as one does whose download was interrupted."""
+    claimed = (container.duration or 0) / av.time_base
+    actual = max(track.end for track in tracks)
+    if not container.format.name.startswith(("mov", "matroska", "avi")) or any(track.cut for track in tracks):
+        return []
+    late = claimed - actual > max(0.5, 0.1 * claimed)
+    return [f"The file ends after {actual:.1f} s; by its header it lasts {claimed:.1f} s."] if late else []
 
 
-def _upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter, short_side: int) -> np.ndarray:
-    """Returns a frame as RGB, turned as its metadata says, its shorter side `short_side` pixels."""
-    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    height, width = image.shape[:2]
-    scale = short_side / min(height, width)
-    if scale != 1.0:
-        size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+def _notes_on_length(video_seconds: float, audio_seconds: float) -> list[str]:
+    shorter, longer = sorted((video_seconds, audio_seconds))
+    if not shorter or longer - shorter <= max(0.5, 0.1 * longer):
+        return []
+    names = ("image", "sound") if video_seconds < audio_seconds else ("sound", "image")
+    return [f"The {names[0]} ends after {shorter:.1f} s, the {names[1]} after {longer:.1f} s."]
