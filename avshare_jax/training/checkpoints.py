@@ -2,7 +2,11 @@
 
 WORKDIR/config.json        the config of the run
 WORKDIR/dataset.json       name and fingerprint of its data set
-WORKDIR/checkpoints/STEP/  `variables` (params, batch_stats) and `trainer` (the rest of the state)
+WORKDIR/checkpoints/STEP/  `variables` (params, batch_stats), `trainer` (the rest of the state), and `checksums` of both
+WORKDIR/damaged/STEP/      checkpoints that did not come back as they were saved
+
+Orbax restores arrays with flipped bits without a word, so every leaf has a checksum, which is compared whenever a
+checkpoint is read.
 """
 
 import json
@@ -11,12 +15,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 from avshare_jax.settings import UserError
+from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.step import TrainState
 
 # What makes a run another one when it changes, beside its data set.
@@ -26,6 +32,10 @@ UNANNOUNCED = (
     *("data.data_dir", "data.num_workers", "data.prefetch", "demo.videos_dir"),
     *("mesh", "log_every", "checkpoint_every", "checkpoints_kept"),
 )
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint cannot be read or holds other bits than were saved; the message is a sentence."""
 
 
 class Checkpoints:
@@ -38,33 +48,75 @@ class Checkpoints:
             # What a killed process left half written.
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(_directory(workdir), options=options)
+        self._directory, self._options = _directory(workdir), options
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._last: int | None = None  # The step whose checkpoint may still be in the writing.
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        failure = self._finish_last()
         self._manager.close()
+        if failure and kind is None:
+            raise UserError(f"{failure} Make room and give the same command again to go on from there.")
 
     def latest_step(self) -> int | None:
         """The last step whose checkpoint is complete."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Copies the state off the devices, then writes it in the background; a checkpoint appears atomically."""
+        """Copies the state off the devices, then writes it in the background; a checkpoint appears atomically.
+
+        Where that fails, as on a full disk, the next call says so, and older checkpoints stay; leaving the context
+        raises `UserError` where it happens to the last one.
+        """
+        if failure := self._finish_last():
+            print(f"{failure} Training goes on.", flush=True)
         step = int(state.step)
         if step != self.latest_step():
-            self._manager.save(step, args=ocp.args.Composite(**_items(state, ocp.args.StandardSave)), force=True)
+            items = _items(state)
+            arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+            arguments["checksums"] = ocp.args.JsonSave(tree_checksums(items))
+            self._last = step
+            self._manager.save(step, args=ocp.args.Composite(**arguments), force=True)
 
     def restore(self, abstract_state: TrainState) -> TrainState:
         """Restores the last complete checkpoint to the shapes, dtypes and shardings of `abstract_state`.
 
         Raises:
           UserError: its arrays are not those of the state.
+          DamagedCheckpointError: it is damaged.
         """
-        step, items = self.latest_step(), _items(abstract_state, ocp.args.StandardRestore)
-        restored = _restore(self._manager, step, items)
+        self._manager.wait_until_finished()
+        step, items = self.latest_step(), _items(abstract_state)
+        _check_fits(self._manager, step, items["variables"])
+        restored = _restore(self._manager, step, {name: ocp.args.StandardRestore(item) for name, item in items.items()})
         return TrainState(**restored["variables"], **restored["trainer"])
+
+    def set_aside_latest(self) -> None:
+        """Moves the last checkpoint, which is damaged, out of the way, so that the one before becomes the last."""
+        step = self.latest_step()
+        aside = self._directory.parent / "damaged" / str(step)
+        aside.parent.mkdir(exist_ok=True)
+        if aside.exists():
+            aside.rmtree()
+        (self._directory / str(step)).rename(aside)
+        self._manager.close()
+        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+
+    def _finish_last(self) -> str:
+        """Waits for the checkpoint that is being written; returns a sentence where that failed, else nothing."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:  # Orbax passes on whatever its thread, TensorStore or the system raised.
+            self._manager.close()
+            self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+            whole = self.latest_step()
+            left = "there is none before it" if whole is None else f"the last whole one is of step {whole}"
+            return f"The checkpoint of step {self._last} could not be written ({_first_line(error)}); {left}."
+        return ""
 
 
 def latest_step(workdir: epath.PathLike) -> int | None:
@@ -84,11 +136,12 @@ def restore_variables(workdir: epath.PathLike, step: int, abstract_variables: Ma
       abstract_variables: `{"params", "batch_stats"}` of `jax.ShapeDtypeStruct` (with shardings, where they matter).
 
     Raises:
-      UserError: its arrays are not those.
+      UserError: its arrays are not those, or damaged.
     """
     target = {name: abstract_variables.get(name, {}) for name in ("params", "batch_stats")}
     with _reader(workdir) as manager:
-        return _restore(manager, step, {"variables": ocp.args.StandardRestore(target)})["variables"]
+        _check_fits(manager, step, target)
+        return _restore_or_end(manager, step, ocp.args.StandardRestore(target))
 
 
 def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +154,7 @@ def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapp
         shardings.
 
     Raises:
-      UserError: the checkpoint's arrays are not those of the network.
+      UserError: the checkpoint's arrays are not those of the network, or damaged.
     """
     target = {name: {"network": abstract_variables[name]} for name in ("params", "batch_stats")}
     # Without `partial_restore`, the heads would have to be asked for as well.
@@ -109,7 +162,8 @@ def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapp
         item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
     )
     with _reader(workdir) as manager:
-        restored = _restore(manager, step, {"variables": restore})["variables"]
+        _check_fits(manager, step, target, partly=True)
+        restored = _restore_or_end(manager, step, restore)
     return {name: tree["network"] for name, tree in restored.items()}
 
 
@@ -201,22 +255,67 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
             yield name, *values
 
 
-def _items(state: TrainState, argument: type) -> dict[str, Any]:
+def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     """Splits a state into its two checkpoint items, so that evaluation reads only the first."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    trainer = {name: getattr(state, name) for name in ("step", "opt_state", "skipped", "skipped_in_a_row")}
-    return {"variables": argument(variables), "trainer": argument(trainer)}
+    return {
+        "variables": {"params": state.params, "batch_stats": state.batch_stats},
+        "trainer": {name: getattr(state, name) for name in ("step", "opt_state", "skipped", "skipped_in_a_row")},
+    }
+
+
+def _check_fits(manager: ocp.CheckpointManager, step: int, variables: Mapping[str, Any], partly: bool = False) -> None:
+    """Raises `UserError` where a checkpoint has other variables, by name and shape, than are asked for."""
+    try:
+        path = epath.Path(manager.directory) / str(step) / "variables"
+        saved = _shapes(ocp.StandardCheckpointer().metadata(path).item_metadata.tree)
+    except Exception:  # Damaged, which restoring will say.
+        return
+    wanted = _shapes(variables)
+    names = wanted.keys() if partly else wanted.keys() | saved.keys()
+    if different := [name for name in sorted(names) if saved.get(name) != wanted.get(name)]:
+        name = different[0]
+        raise UserError(
+            f"The checkpoint of step {step} in {manager.directory} does not fit the network, which another version of "
+            f"this program may have made: choose another --workdir. ({name} has the shape {saved.get(name)} there, and "
+            f"{wanted.get(name)} here.)"
+        )
+
+
+def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: hasattr(node, "shape"))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Restores a checkpoint's items; `UserError` where their arrays are others than those that are asked for."""
+    """Restores a checkpoint's items and compares checksums; `DamagedCheckpointError` where it is not what was saved."""
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
-    except ValueError as error:
-        raise UserError(
-            f"The checkpoint of step {step} in {manager.directory} does not fit the network, which another version of "
-            f"this program may have made: choose another --workdir. ({str(error).splitlines()[0]})"
+        restored = manager.restore(step, args=ocp.args.Composite(**items, checksums=ocp.args.JsonRestore()))
+        saved = restored["checksums"]
+    except Exception as error:  # Damage comes as almost anything, down to JSONDecodeError.
+        raise DamagedCheckpointError(
+            f"The checkpoint of step {step} in {manager.directory} cannot be read ({_first_line(error)})."
         ) from error
+    found = tree_checksums({name: restored[name] for name in items})
+    if changed := [name for name, checksum in found.items() if saved.get(name) != checksum]:
+        raise DamagedCheckpointError(
+            f"The checkpoint of step {step} in {manager.directory} is damaged: {changed[0]} is not what was saved"
+            f"{f', and {len(changed) - 1} other arrays' if len(changed) > 1 else ''}."
+        )
+    return restored
+
+
+def _restore_or_end(manager: ocp.CheckpointManager, step: int, argument: Any) -> Any:
+    """Restores a checkpoint's variables; `UserError` where it is damaged."""
+    try:
+        return _restore(manager, step, {"variables": argument})["variables"]
+    except DamagedCheckpointError as error:
+        raise UserError(
+            f"{error} Run main.py on the workdir again, which goes on from the checkpoint before, or remove that step."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _directory(workdir: epath.PathLike) -> epath.Path:

@@ -1,8 +1,13 @@
 """Checkpoints come back whole, evaluation reads them beside a run, and a workdir knows whose it is."""
 
+import shutil
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from avshare_jax.settings import UserError
@@ -78,6 +83,110 @@ def test_half_written_checkpoint_does_not_count(state, tmp_path):
         saved.save(state.replace(step=jnp.int32(2)))
     assert checkpoints.latest_step(tmp_path) == 2
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "2"}
+
+
+def files_with_data(workdir, step):
+    """The files of a checkpoint without which, or with other bits, its arrays would not be what they were."""
+    files = [path for path in (workdir / "checkpoints" / str(step)).rglob("*") if path.is_file()]
+    return sorted(path for path in files if path.parent.name == "d" or path.name == "metadata")
+
+
+def damage_by_flip(path, rng):
+    content = bytearray(path.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+
+
+def damage_by_cut(path, rng):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [damage_by_flip, damage_by_cut])
+def test_damage_anywhere_is_noticed_or_harmless(state, tmp_path, damage):
+    """Whatever file it is in, the state comes back as it was saved, or not at all."""
+    rng = np.random.default_rng(0)
+    state = state.replace(params=jax.tree.map(lambda x: jnp.asarray(rng.normal(size=(30, 20)), x.dtype), state.params))
+    with checkpoints.Checkpoints(tmp_path / "original", kept=1) as saved:
+        saved.save(state)
+    noticed = set()
+    paths = files_with_data(tmp_path / "original", 1)
+    for number, path in enumerate(paths * (3 if damage is damage_by_flip else 1)):
+        workdir = tmp_path / str(number)
+        shutil.copytree(tmp_path / "original", workdir)
+        damage(workdir / path.relative_to(tmp_path / "original"), rng)
+        with checkpoints.Checkpoints(workdir, kept=1) as saved:
+            try:
+                restored = saved.restore(abstract(state))
+            except checkpoints.DamagedCheckpointError as error:
+                assert str(error).startswith("The checkpoint of step 1 in ") and str(error).endswith(".")
+                noticed.add(path)
+            else:
+                jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert max(paths, key=lambda path: path.stat().st_size) in noticed  # where the arrays are
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed_by_run_and_evaluation(state, tmp_path, monkeypatch):
+    """As disks and memory do it below every checksum of the file format."""
+    with checkpoints.Checkpoints(tmp_path, kept=2) as saved:
+        saved.save(state)
+        saved.save(state.replace(step=jnp.int32(2)))
+
+    restore = ocp.CheckpointManager.restore
+
+    def flipped(manager, step, args):
+        restored = restore(manager, step, args=args)
+        if step == 2:
+            kernel = np.array(restored["variables"]["params"]["linear"]["kernel"])
+            kernel.view(np.uint32)[1, 1] ^= 1
+            restored["variables"]["params"]["linear"]["kernel"] = jnp.asarray(kernel)
+        return restored
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", flipped)
+    with pytest.raises(UserError, match="step 2 .* is damaged: variables/params/linear/kernel is not what was saved"):
+        checkpoints.restore_variables(tmp_path, 2, abstract(state.variables))
+    with checkpoints.Checkpoints(tmp_path, kept=2) as saved:
+        with pytest.raises(checkpoints.DamagedCheckpointError, match="step 2 .* is damaged"):
+            saved.restore(abstract(state))
+        saved.set_aside_latest()
+        assert saved.latest_step() == 1
+        jax.tree.map(np.testing.assert_array_equal, saved.restore(abstract(state)), state)
+        saved.save(state.replace(step=jnp.int32(2)))
+    assert (tmp_path / "damaged" / "2" / "variables").is_dir()
+    assert checkpoints.latest_step(tmp_path) == 2
+
+
+def test_a_full_disk_costs_one_checkpoint_and_is_said(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    code = f"""
+import resource
+import jax, jax.numpy as jnp
+from avshare_jax.settings import UserError
+from avshare_jax.training.checkpoints import Checkpoints
+from avshare_jax.training.step import TrainState
+
+def state(step, size):
+    # Random, because what is written is compressed.
+    kernel = jax.random.normal(jax.random.key(step), (size,))
+    return TrainState(jnp.int32(step), {{"kernel": kernel}}, {{}}, (), jnp.int32(0), jnp.int32(0))
+
+try:
+    with Checkpoints({str(tmp_path)!r}, kept=3) as checkpoints:
+        checkpoints.save(state(1, 10))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        checkpoints.save(state(2, 100_000))
+        checkpoints.save(state(3, 10))
+        checkpoints.save(state(4, 100_000))
+except UserError as error:
+    print("ended:", error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    going_on, ended = [line for line in result.stdout.splitlines() if "step" in line]
+    assert going_on.startswith("The checkpoint of step 2 could not be written (")
+    assert going_on.endswith("; the last whole one is of step 1. Training goes on.")
+    assert ended.startswith("ended: The checkpoint of step 4 could not be written (")
+    assert "the last whole one is of step 3. Make room and give the same command again" in ended
+    assert checkpoints.latest_step(tmp_path) == 3
 
 
 def test_config_comes_back_with_its_tuples(linear_config, tmp_path):
