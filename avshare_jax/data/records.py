@@ -118,8 +118,8 @@ def write_records(
     serializer = ExampleSerializer(info.features.get_serialized_info())
     numbers = {name: number for number, name in enumerate(class_names)}
     with _writing(path):
-        # One record a group: otherwise random reads are many times slower.
-        writer = ArrayRecordWriter(path, "group_size:1")
+        # One record a group: otherwise random reads are many times slower. JPEG does not get smaller by compression.
+        writer = ArrayRecordWriter(path, "group_size:1,uncompressed")
     for record in records:
         example = serializer.get_tf_example(info.features.encode_example(_numbered(record, numbers, info)))
         with _writing(path):

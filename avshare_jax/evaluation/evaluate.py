@@ -5,7 +5,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from avshare_jax import models
 from avshare_jax.data.batches import eval_batches, train_batches
 from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
+from avshare_jax.data.mixtures import dataset_names
+from avshare_jax.data.unreadable import UnreadableRecords
 from avshare_jax.evaluation import linear_probe, plots, report, retrieval
 from avshare_jax.evaluation.features import Batch, Features, Variables, extract, jit_encoder
 from avshare_jax.evaluation.heldout import fresh_variables, heldout_metrics
@@ -40,6 +42,7 @@ class Run:
       dataset: what it is evaluated on.
       num_videos: "train" and "test" → number of videos evaluated.
       batch_size: videos.
+      unreadable: records that could not be read so far.
     """
 
     config: ConfigDict
@@ -49,12 +52,14 @@ class Run:
     dataset: Dataset
     num_videos: dict[str, int]
     batch_size: int
+    unreadable: UnreadableRecords = field(default_factory=UnreadableRecords)
 
     def batches(self, split: str) -> Iterator[Batch]:
-        """Yields every evaluated video of "train" or "test" once; those that lack image or sound are not `valid`."""
+        """Yields every evaluated video of "train" or "test" once; `valid` are those that have image and sound."""
         data, count = self.config.data, self.num_videos[split]
         name = {"train": data.train_split, "test": data.eval_split}[split]
-        batches = eval_batches(self.dataset, name, data, batch_size=self.batch_size, max_videos=count)
+        options = {"batch_size": self.batch_size, "max_videos": count, "unreadable": self.unreadable}
+        batches = eval_batches(self.dataset, name, data, **options)
         for batch in with_progress(batches, count, f"{split} videos"):
             yield batch | {"valid": batch["valid"] & batch["has_video"] & batch["has_audio"]}
 
@@ -148,6 +153,7 @@ def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery | Non
             "class_names": list(run.dataset.class_names),
             "num_train_videos": len(train_labels),
             "num_test_videos": len(test_labels),
+            "num_unreadable_records": len(run.unreadable),
         },
         "heldout": heldout,
         "linear_probe": probes,
@@ -203,7 +209,7 @@ def set_chosen(config: ConfigDict, changes: ConfigDict) -> None:
 
 
 def open_evaluated(run_config: ConfigDict, workdir: epath.Path, trained_on: Mapping[str, str | None]) -> Dataset:
-    """Opens the data set that a run's config names, which may be another than it was trained on.
+    """Opens the data set that a run's config names, or the first of several; it may be another than was trained on.
 
     Args:
       run_config: of the run, with the evaluation's `data` in it.
@@ -225,20 +231,26 @@ def open_evaluated(run_config: ConfigDict, workdir: epath.Path, trained_on: Mapp
             f"config.data.num_clips={data.num_clips} is too many: the network has {run_config.model.positions} "
             "positions, one of them for BOS."
         )
-    dataset = open_dataset(data.data_dir, data.name)
+    dataset = open_dataset(data.data_dir, dataset_names(data.name)[0])
     check_frontend(dataset, data.frontend)
     if trained_on["name"] is None and len(dataset.class_names) < 2:
         raise UserError(
             f"The data set {dataset.name} has no classes, and of imported weights, which have no pretraining heads, "
             "only linear probes can be measured: choose one with classes."
         )
-    if trained_on["name"] == dataset.name and trained_on["fingerprint"] != dataset.fingerprint:
+    if (fingerprint := trained_fingerprint(trained_on, dataset.name)) not in (None, dataset.fingerprint):
         raise UserError(
-            f"The run in {workdir} was trained on a data set with fingerprint {trained_on['fingerprint']}, but "
+            f"The run in {workdir} was trained on a data set with fingerprint {fingerprint}, but "
             f"{dataset.name} in {data.data_dir} has {dataset.fingerprint}: "
             "say with --config.data.data_dir=DIR where the original is."
         )
     return dataset
+
+
+def trained_fingerprint(trained_on: Mapping[str, str | None], name: str) -> str | None:
+    """Fingerprint of the data set of that name among those that a run was trained on; None where it was not."""
+    names, fingerprints = ((trained_on[key] or "").split("+") for key in ("name", "fingerprint"))
+    return dict(zip(names, fingerprints, strict=True)).get(name)
 
 
 def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> dict[str, Variables]:
@@ -246,7 +258,8 @@ def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> di
 
     Of the initial network BatchNorm's statistics are measured on training batches, see `fresh_variables`.
     """
-    batches = train_batches(run.dataset, run.config.data, seed=run.config.seed, batch_size=run.batch_size)
+    options = {"seed": run.config.seed, "batch_size": run.batch_size, "unreadable": run.unreadable}
+    batches = train_batches(run.dataset, run.config.data, **options)
     first = itertools.islice(batches, recalibration_batches)
     random = fresh_variables(task, jax.random.key(run.config.seed), first)
     # Both in the same place, or all that runs on them would be compiled twice.

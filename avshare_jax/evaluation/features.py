@@ -82,8 +82,8 @@ def extract(
     Args:
       encode: from `jit_encoder`.
       networks: name → variables, all of one structure.
-      batches: `frames` (B, S, T, H, W, 3) uint8, `log_mel` (B, S, time, mels), `label` (B,), `video_id` (B strings)
-        and `valid` (B,), which is False for padding rows; those are dropped.
+      batches: `frames` (B, S, T, H, W, 3) uint8, `log_mel` (B, S, time, mels), `video_id` (B strings), `valid` (B,),
+        which is False for rows that are dropped, and `label` (B,) where a video has at most one.
       keep_tokens: whether to keep the unimodal tokens, which retrieval scores.
 
     Returns:
@@ -103,7 +103,7 @@ def extract(
         for name, results in pending.items():
             kept = results if keep_tokens else {"pooled": results["pooled"]}
             rows[name].append(jax.tree.map(lambda x, valid=valid: np.asarray(x)[valid], kept))
-        labels.append(np.asarray(batch["label"])[valid])
+        labels.append(np.asarray(batch.get("label", np.full(len(valid), -1)))[valid])
         video_ids += [video_id for video_id, keep in zip(batch["video_id"], valid, strict=True) if keep]
     if not video_ids:
         raise UserError("There is no video to extract features from: none of the split has both image and sound.")

@@ -14,6 +14,7 @@ from avshare_jax.evaluation.summary import (
     probe_rows,
     summary,
 )
+from avshare_jax.page_style import PAGE_STYLE
 
 
 def format_page(evaluation: Mapping[str, Any]) -> str:
@@ -36,7 +37,7 @@ def format_page(evaluation: Mapping[str, Any]) -> str:
         for file, (title, caption) in captions(evaluation).items()
     )
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{STYLE}</style><main>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{PAGE_STYLE}</style><main>"
         f"<h1>{name}</h1><p class=lead>{lead}</p><div class=tiles>{''.join(tiles(evaluation))}</div>"
         f"{figures}<h2>All measures</h2>{''.join(tables)}</main></html>\n"
     )
@@ -118,29 +119,3 @@ def html_table(sections: Mapping[str, Sequence[Row]]) -> str:
             values = "".join(f"<td>{format_value(value, row.unit)}</td>" for value in row[1:5])
             lines.append(f"<tr><td>{html.escape(row.measure)}</td>{values}</tr>")
     return f"<table>{''.join(lines)}</table>"
-
-
-STYLE = """
-body { margin: 0; background: #f4f6f8; color: #27313b; font: 16px/1.5 system-ui, "Segoe UI", Roboto, sans-serif }
-main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 80px }
-h1 { margin: 0; font-size: 32px }
-h2 { margin: 0 0 12px; font-size: 20px }
-main > h2 { margin-top: 40px }
-.lead { max-width: 780px; margin: 8px 0 28px; color: #5b6773 }
-.tiles { display: flex; flex-wrap: wrap; gap: 16px }
-.tile, figure, table { background: #fff; border: 1px solid #e1e6eb; border-radius: 10px }
-.tile { flex: 1 1 200px; padding: 16px 20px }
-.tile h3 { margin: 0; font-size: 14px; font-weight: 600; color: #5b6773 }
-.tile b { display: block; font-size: 34px; line-height: 1.3; color: #2463a6 }
-.tile span { font-size: 14px; color: #5b6773 }
-figure { margin: 24px 0 0; padding: 20px 24px }
-figure img { display: block; width: 100% }
-figcaption { margin-top: 10px; font-size: 14px; color: #5b6773 }
-table { width: 100%; margin-bottom: 24px; padding: 8px 20px 16px; border-spacing: 0; font-size: 15px }
-th, td { padding: 4px 8px; text-align: right; font-variant-numeric: tabular-nums }
-th:first-child, td:first-child { text-align: left }
-td { border-top: 1px solid #eef1f4 }
-td:nth-child(2) { font-weight: 600; color: #2463a6 }
-.section th { padding-top: 18px; font-size: 14px; font-weight: 400; color: #5b6773 }
-.section th:first-child { font-size: 15px; font-weight: 600; color: #27313b }
-"""

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -22,9 +22,16 @@ class Reporter:
       progress: the run's clock.
     """
 
-    def __init__(self, config: ConfigDict, workdir: epath.PathLike, start_step: int, shown_metrics: Sequence[str]):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: epath.PathLike,
+        start_step: int,
+        shown_metrics: Sequence[str],
+        measure_input: Callable[[], Mapping[str, float]],
+    ):
         """Opens the files and starts the clock; see `MetricsFiles` for what a resumed run drops."""
-        self._config, self._workdir, self._shown = config, workdir, shown_metrics
+        self._config, self._workdir, self._shown, self._measure_input = config, workdir, shown_metrics, measure_input
         self._schedule = learning_rate_schedule(config.optimizer, config.total_steps)
         self._files = MetricsFiles(workdir, start_step) if jax.process_index() == 0 else None
         self.progress = Progress(start_step, config.total_steps, config.batch_size * config.data.num_clips)
@@ -49,6 +56,7 @@ class Reporter:
         values = {name: float(value) for name, value in sorted(jax.device_get(dict(metrics)).items())}
         # The schedule counts updates, not steps.
         values["learning_rate"] = float(self._schedule(max(step - 1 - values["skipped"], 0)))
+        values.update(self._measure_input())
         values.update(self.progress.measure(step))
         self._files.write(step, values)
         print(console_line(step, config.total_steps, values, self._shown), flush=True)
@@ -134,8 +142,8 @@ class Progress:
 
 
 def console_line(step: int, total_steps: int, values: Mapping[str, float], shown: Sequence[str]) -> str:
-    """Formats one logged step: progress, loss, the metrics in `shown`, speed, share of time waiting, ETA."""
-    learned = "  ".join(f"{name} {values[name]:.3f}" for name in ("loss", *shown))
+    """Formats one logged step: progress, loss, the metrics in `shown` that there are, speed, share of waiting, ETA."""
+    learned = "  ".join(f"{name} {values[name]:.3f}" for name in ("loss", *shown) if name in values)
     return (
         f"step {step:{len(str(total_steps))}d}/{total_steps}  {learned}  | {values['clips_per_second']:.3g} clips/s, "
         f"{values['data_wait_share']:.0%} waiting for data, ETA {duration(values['eta_seconds'])}"

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avshare_jax import models
-from avshare_jax.data.dataset import Dataset
+from avshare_jax.data.mixtures import Mixture
 from avshare_jax.models.avbert import PRESENCE
 from avshare_jax.training.step import Batch, Task
 
@@ -19,16 +19,21 @@ def describe_run(config: ConfigDict, workdir: epath.PathLike, mesh: Mesh, task: 
     return "\n".join([*_run_lines(config, workdir, mesh), *_parameter_lines(config, task)])
 
 
-def describe_dataset(config: ConfigDict, dataset: Dataset) -> str:
-    """Returns the plan's lines about the data set, which can only be said once that is there."""
+def describe_dataset(config: ConfigDict, mixture: Mixture) -> str:
+    """Returns the plan's lines about the data, which can only be said once that is there."""
     data = config.data
-    train = dataset.num_videos(data.train_split)
-    epochs = config.total_steps * config.batch_size / train
-    sizes = ", ".join(f"{dataset.num_videos(split):,} in {split}" for split in dataset.splits)
-    described = f"  data set    {dataset.directory}: videos {sizes}; {epochs:.3g} epochs of {data.train_split}"
-    if data.eval_split in dataset.splits:
-        return described
-    return f"{described}\n  It has no split {data.eval_split!r}, which eval.py would need (config.data.eval_split)."
+    lines = []
+    for dataset, share in zip(mixture.datasets, mixture.shares(data.train_split), strict=True):
+        epochs = config.total_steps * config.batch_size * share / dataset.num_videos(data.train_split)
+        sizes = ", ".join(f"{dataset.num_videos(split):,} in {split}" for split in dataset.splits)
+        part = f"{share:.3g} of each batch, " if len(mixture.datasets) > 1 else ""
+        lines.append(
+            f"  data set    {dataset.directory}: videos {sizes}; {part}{epochs:.3g} epochs of {data.train_split}"
+        )
+    if data.eval_split not in mixture.datasets[0].splits:
+        name = "It" if len(mixture.datasets) == 1 else mixture.datasets[0].name
+        lines.append(f"  {name} has no split {data.eval_split!r}, which eval.py would need (config.data.eval_split).")
+    return "\n".join(lines)
 
 
 def abstract_batch(config: ConfigDict) -> Batch:

@@ -23,6 +23,7 @@ from avshare_jax.prepare import prepare
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan
 from avshare_jax.training.checkpoints import check_workdir
+from avshare_jax.training.hosts import Preemption, first_process_first
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import check_batch_size, make_mesh
 from avshare_jax.training.pretraining import Pretraining
@@ -60,6 +61,7 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
     Raises:
       UserError, DatasetError: something in the config does not fit the machine, the data set or the workdir.
     """
+    preemption = Preemption()  # Before anything that takes long.
     check_workdir(workdir)
     check_ranges(config)
     mesh = make_mesh(config.mesh)
@@ -68,7 +70,8 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
     task = Pretraining(config)
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
 
-    mixture = open_or_make_dataset(config)
+    with first_process_first("data set"):
+        mixture = open_or_make_dataset(config)
     print(plan.describe_dataset(config, mixture), flush=True)
     unreadable = UnreadableRecords(config.data.max_unreadable_share)
 
@@ -93,6 +96,7 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
         mesh=mesh,
         shown_metrics=SHOWN_METRICS,
         measure_input=lambda: {"unreadable_records": len(unreadable)},
+        preemption=preemption,
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
 

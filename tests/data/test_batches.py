@@ -6,11 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-import simplejpeg
 
-from avshare_jax.data.batches import Clips, cut_frames, cut_log_mel, eval_batches, train_batches
+from avshare_jax.data.batches import eval_batches, multi_view_batches, train_batches
 from avshare_jax.data.dataset import DatasetError, open_dataset
 from avshare_jax.data.frontend import LOG_FLOOR
+from avshare_jax.data.records import Contents, write_dataset
 
 
 def take(batches, count):
@@ -86,13 +86,6 @@ def test_a_split_without_complete_videos_is_a_sentence_before_workers_start(data
         next(train_batches(dataset, data_config, seed=0, batch_size=4))
 
 
-def test_sound_without_image_is_cut_anywhere(dataset, data_config):
-    clips = Clips.from_config(data_config, dataset)
-    # 60 rows at 20 a second are 3 s or 12 frames, which is what 3 clips take; 200 rows leave 28 frames.
-    for rows, expected in ((60, 0), (200, 28), (10, 0)):
-        assert clips.last_start({"frames": [], "log_mel": np.zeros((rows, 3))}) == expected
-
-
 def test_resuming_at_a_step_gives_the_batches_of_an_uninterrupted_run(dataset, data_config):
     whole = take(train_batches(dataset, data_config, seed=5, batch_size=4), 9)
     resumed = take(train_batches(dataset, data_config, seed=5, batch_size=4, start_step=6), 3)
@@ -100,21 +93,36 @@ def test_resuming_at_a_step_gives_the_batches_of_an_uninterrupted_run(dataset, d
     assert not np.array_equal(whole[0]["frames"], whole[1]["frames"])
 
 
-def test_processes_share_the_global_batch(dataset, data_config):
-    whole = take(train_batches(dataset, data_config, seed=5, batch_size=6, start_step=2), 4)
+def global_batches(dataset, data_config, hosts, count, **options):
+    """Batches of 8 rows as several hosts read them, put together."""
     parts = [
         take(
             train_batches(
-                dataset, data_config, seed=5, batch_size=6, start_step=2, process_index=index, process_count=3
+                dataset, data_config, seed=5, batch_size=8, process_index=index, process_count=hosts, **options
             ),
-            4,
+            count,
         )
-        for index in range(3)
+        for index in range(hosts)
     ]
-    joined = [
+    return [
         {name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in zip(*parts, strict=True)
     ]
-    assert_equal_batches(whole, joined)
+
+
+def test_hosts_share_the_global_batch_and_resume_in_another_number(dataset, data_config):
+    whole = take(train_batches(dataset, data_config, seed=5, batch_size=8), 6)
+    for hosts in (2, 4):
+        assert_equal_batches(whole, global_batches(dataset, data_config, hosts, 6))
+    for hosts in (1, 2, 4):
+        assert_equal_batches(whole[3:], global_batches(dataset, data_config, hosts, 3, start_step=3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("hosts", "workers"), [(1, 1), (1, 4), (2, 1), (4, 1)])  # a worker takes seconds to start
+def test_any_number_of_hosts_with_any_number_of_workers(dataset, data_config, hosts, workers):
+    whole = take(train_batches(dataset, data_config, seed=5, batch_size=8), 7)
+    data_config.num_workers = workers
+    assert_equal_batches(whole[2:], global_batches(dataset, data_config, hosts, 5, start_step=2))
 
 
 def test_worker_processes_change_nothing(dataset, data_config):
@@ -158,35 +166,66 @@ def test_evaluation_is_centered_and_pads_what_is_short_or_missing(dataset, data_
     np.testing.assert_allclose(batch["log_mel"][silent], LOG_FLOOR)
 
 
-def clips(**sizes):
-    defaults = {"num_clips": 3, "frames_per_clip": 2, "frame_stride": 1, "mel_frames": 10, "crop": 8, "mels": 3}
-    return Clips(**defaults | {"min_short_side": 8, "max_short_side": 16, "fps": 4.0, "mel_rate": 20.0} | sizes)
+def test_views_lie_evenly_in_time_and_along_the_longer_axis(dataset, data_config):
+    options = {"batch_size": 6, "short_side": 10, "temporal_views": 4, "spatial_views": 3}
+    batches = list(multi_view_batches(dataset, "test", data_config, **options))
+    assert all(batch["frames"].shape == (6, 3, 2, 8, 8, 3) for batch in batches)
+    rows = [
+        (batch["video_id"][row], int(batch["view"][row]), batch["frames"][row], batch["log_mel"][row])
+        for batch in batches
+        for row in range(6)
+        if batch["valid"][row]
+    ]
+    ids = [record["video_id"].decode() for record in dataset.source("test")]
+    assert [row[:2] for row in rows] == [(name, view) for name in ids for view in range(12)]
+    for name, view, frames, log_mel in rows:
+        if name == "test_0":  # three frames: every view starts with the first
+            assert round(frames[0, 0, ..., 1].mean() / 5) == 0
+            continue
+        # 30 frames and 12 in a view: starts from 0 to 18, a third of that apart.
+        start = round(view // 3 * 18 / 3)
+        np.testing.assert_array_equal(np.round(frames.mean(axis=(2, 3))[..., 1] / 5).ravel(), start + 2 * np.arange(6))
+        np.testing.assert_array_equal(log_mel[:, 0, 1], 5 * (start + 4 * np.arange(3)))
 
 
-def test_crop_is_the_same_in_all_frames_and_lies_where_it_should():
-    ramp = np.zeros((16, 24, 3), np.uint8)
-    ramp[..., 0] = 10 * np.arange(16)[:, None]  # red tells the row, green the column
-    ramp[..., 1] = 10 * np.arange(24)
-    jpegs = [simplejpeg.encode_jpeg(ramp, quality=98, colorsubsampling="444")] * 6
-    places = {(0.0, 0.0): (0, 0), (1.0, 1.0): (8, 16), (0.5, 0.25): (4, 4)}
-    for place, (top, left) in places.items():
-        frames = cut_frames(jpegs, clips(), 0, short_side=16, place=place).reshape(6, 8, 8, 3)
-        assert (frames == frames[0]).all()
-        np.testing.assert_allclose(frames[0, ..., :2], ramp[top : top + 8, left : left + 8, :2], atol=8)
-    whole = cut_frames(jpegs, clips(), 0, short_side=8, place=(0.0, 0.0))[0, 0]  # 16 rows are resized to 8
-    np.testing.assert_allclose(whole[1:-1, 1:-1, 0], (20 * np.arange(8) + 5)[1:-1, None] * np.ones(6), atol=8)
+def test_one_view_is_what_evaluation_reads(dataset, data_config):
+    [plain] = list(eval_batches(dataset, "test", data_config, batch_size=5))
+    views = {"short_side": 13, "temporal_views": 1, "spatial_views": 1}
+    [single] = list(multi_view_batches(dataset, "test", data_config, batch_size=5, **views))
+    assert not single.pop("view").any()
+    assert_equal_batches([plain], [single])
 
 
-def test_no_frames_are_black_and_late_clips_silent():
-    assert not cut_frames([], clips(), 0, 8, (0.0, 0.0)).any()
-    log_mel = np.arange(36, dtype=np.float32).reshape(12, 3)
-    cut = cut_log_mel(log_mel, clips(), start=1)  # rows 5, 15 and 25
-    np.testing.assert_array_equal(cut[0, :7], log_mel[5:])
-    np.testing.assert_allclose(cut[0, 7:], LOG_FLOOR)
-    np.testing.assert_allclose(cut[1:], LOG_FLOOR)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_views_that_do_not_fill_a_batch_are_padded(dataset, data_config, workers):
+    data_config.num_workers = workers
+    views = {"short_side": 10, "temporal_views": 3, "spatial_views": 2, "max_videos": 3}
+    batches = list(multi_view_batches(dataset, "test", data_config, batch_size=8, **views))
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    assert valid.tolist() == [True] * 18 + [False] * 6
+    np.testing.assert_array_equal(np.concatenate([batch["view"] for batch in batches])[:18], np.tile(np.arange(6), 3))
+    np.testing.assert_array_equal(batches[-1]["frames"][6:], batches[-1]["frames"][:2])
+
+
+def test_several_labels_are_zeros_and_ones(dataset, data_config, tmp_path):
+    record = dataset.source("test")[1]
+    record = {name: value for name, value in record.items() if name != "label"} | {"source_id": "a"}
+    labels = {"0": (), "1": ("b",), "2": ("c", "a")}
+    records = [record | {"video_id": name, "labels": names} for name, names in labels.items()]
+    contents = Contents(dataset.frontend, 98, class_names=("a", "b", "c"), multi_label=True)
+    write_dataset("several", tmp_path, {"test": records}, contents)
+    opened = open_dataset(tmp_path, "several")
+    [batch] = list(eval_batches(opened, "test", data_config, batch_size=4))
+    assert "label" not in batch and batch["labels"].dtype == np.uint8
+    found = dict(zip(batch["video_id"], batch["labels"].tolist(), strict=True))
+    assert found == {"0": [0, 0, 0], "1": [0, 1, 0], "2": [1, 0, 1]}
 
 
 def test_mistakes_get_a_sentence(dataset, data_config):
+    with pytest.raises(DatasetError, match="4 x 3 views in batches of 8: .* multiple of the spatial views"):
+        multi_view_batches(dataset, "test", data_config, batch_size=8, short_side=10, temporal_views=4)
+    with pytest.raises(DatasetError, match=r"crop \(8\) is larger than the short side of 7 pixels"):
+        multi_view_batches(dataset, "test", data_config, batch_size=3, short_side=7)
     with pytest.raises(DatasetError, match="A batch of 5 videos cannot be divided over 2 processes"):
         train_batches(dataset, data_config, seed=0, batch_size=5, process_count=2)
     with pytest.raises(DatasetError, match="has no split 'val'"):

@@ -57,7 +57,7 @@ def stack(split, indices):
     return {name: np.stack([video[name] for video in videos]) for name in ("frames", "log_mel")}
 
 
-def fake_eval_batches(dataset, split, data_config, *, batch_size, max_videos=None):
+def fake_eval_batches(dataset, split, data_config, *, batch_size, max_videos, unreadable):
     count = min(NUM_VIDEOS[split], max_videos)
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size)
@@ -192,6 +192,18 @@ def test_imported_weights_are_restored(config, imported_workdir, run_config, var
 def test_imported_weights_need_a_data_set(config, imported_workdir):
     with pytest.raises(UserError, match=r"config\.data\.name"):
         evaluation.open_run(config, imported_workdir)
+
+
+def test_a_run_on_several_data_sets_is_evaluated_on_the_first(config, tmp_path, run_config, dataset):
+    run_config = run_config.copy_and_resolve_references()
+    run_config.data.name = "demo+more"
+    trained_on = {"name": "demo+more", "fingerprint": "f00d+beef"}
+    assert evaluation.open_evaluated(run_config, tmp_path, trained_on) is dataset
+    assert evaluation.trained_fingerprint(trained_on, "more") == "beef"
+    assert evaluation.trained_fingerprint(trained_on, "other") is None
+    dataset.fingerprint = "cafe"
+    with pytest.raises(UserError, match="with fingerprint f00d, but demo in .* has cafe"):
+        evaluation.open_evaluated(run_config, tmp_path, trained_on)
 
 
 def test_imported_weights_need_classes(config, imported_workdir, dataset):

@@ -90,3 +90,18 @@ def test_a_finished_run_keeps_its_config(train, tmp_path, capsys):
     train(tmp_path, total_steps=2)
     assert "Nothing to do" in capsys.readouterr().out
     assert (tmp_path / "config.json").read_text() == before
+
+
+def test_what_is_measured_of_the_input_is_logged(linear_config, linear_task, step_batches, tmp_path):
+    counts = iter(range(100))
+    loop.train(
+        linear_config,
+        tmp_path,
+        task=linear_task,
+        make_batches=step_batches(),
+        dataset_identity={"name": "lines", "fingerprint": "1"},
+        mesh=mesh.make_mesh(linear_config.mesh),
+        measure_input=lambda: {"unreadable_records": next(counts)},
+    )
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["unreadable_records"] for line in lines] == list(range(8))

@@ -1,0 +1,111 @@
+"""Shows what a data set holds: the report of its preparation, made anew.
+
+    python -m avshare_jax.data.inspect NAME [--data_dir=DIR] [--output=DIR]
+
+Writes prepare_report.html, a page to open in a browser, and prepare_report.json. Of a data set without `videos.jsonl`,
+from before preparation wrote it, the report says what its records tell.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import simplejpeg
+from etils import epath
+
+from avshare_jax.data.dataset import Dataset, DatasetError, open_dataset
+from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, USED, Outcome, read_outcomes
+from avshare_jax.data.report import JSON_FILE, class_names, describe_damage, own_splits, write_files
+from avshare_jax.data.report_tally import examples_of
+from avshare_jax.settings import quiet_libraries
+
+VIDEOS_FILE = "videos.jsonl"
+
+
+def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike) -> epath.Path:
+    """Writes the report on the data set DATA_DIR/NAME into a folder.
+
+    Args:
+      data_dir: directory of data sets.
+      name: of the data set.
+      output: the folder; made if it is not there.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      DatasetError: there is no such data set, or the folder is the data set's own or cannot be written.
+    """
+    dataset, output = open_dataset(data_dir, name), epath.Path(output).expanduser()
+    if output.resolve().is_relative_to(dataset.directory.resolve()):
+        raise DatasetError(f"{output} belongs to the data set: choose another folder with --output.")
+    try:
+        if (dataset.directory / VIDEOS_FILE).exists():
+            return write_files(dataset, read_outcomes(dataset.directory / VIDEOS_FILE), find_unlisted(dataset), output)
+        return write_files(dataset, outcomes_of_records(dataset), examples_of([]), output, from_records=True)
+    except OSError as error:
+        raise DatasetError(f"The report cannot be written to {output}: {error.strerror or error}.") from error
+
+
+def find_unlisted(dataset: Dataset) -> dict[str, Any]:
+    """What the report of the preparation says about files that no annotation names."""
+    path = dataset.directory / JSON_FILE
+    return json.loads(path.read_text())["unlisted"] if path.exists() else examples_of([])
+
+
+def outcomes_of_records(dataset: Dataset) -> Iterator[Outcome]:
+    """Yields what the records tell: no files, rates or loudness, and sizes after resizing."""
+    for split in own_splits(dataset):
+        source = dataset.source(split)
+        for number in range(len(source)):
+            try:
+                yield outcome_of_record(dataset, split, source[number])
+            # Damage comes as anything: from ArrayRecord, protobuf, NumPy or the JPEG decoder.
+            except Exception as error:
+                name = f"record {number} of {split}"
+                yield Outcome(name, name, split, "", (), REJECTED, describe_damage(error))
+
+
+def outcome_of_record(dataset: Dataset, split: str, record: Mapping[str, Any]) -> Outcome:
+    """What a record tells about its video."""
+    frames, front = record["frames"], dataset.frontend
+    video_id = record["video_id"].decode(errors="replace")
+    height, width = simplejpeg.decode_jpeg_header(frames[0])[:2] if len(frames) else (0, 0)
+    sound_seconds = len(record["log_mel"]) * front.hop_length / front.sample_rate
+    return Outcome(
+        video_id=video_id,
+        source_id=video_id,
+        split=split,
+        path="",
+        labels=class_names(dataset, record),
+        outcome=USED if record["has_video"] and record["has_audio"] else NO_AUDIO if record["has_video"] else NO_VIDEO,
+        seconds=len(frames) / front.fps if len(frames) else sound_seconds,
+        width=width,
+        height=height,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; a mistake of the user ends it with a sentence on stderr and exit code 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m avshare_jax.data.inspect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="name of the data set")
+    parser.add_argument("--data_dir", default="data", metavar="DIR", help="where data sets are (default: data)")
+    parser.add_argument("--output", metavar="DIR", help="where to write to (default: runs/inspect/NAME)")
+    options = parser.parse_args(arguments)
+    quiet_libraries()
+    try:
+        print(inspect_dataset(options.data_dir, options.name, options.output or f"runs/inspect/{options.name}"))
+    except DatasetError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")
+
+
+if __name__ == "__main__":
+    main()
