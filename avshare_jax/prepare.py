@@ -132,7 +132,10 @@ def describe(outcomes: Sequence[Outcome], listing: Listing) -> list[str]:
         if outcome in (NO_AUDIO, NO_VIDEO):
             lines.append("  (pretraining uses them with --config.data.keep_incomplete=True)")
     if listing.unlisted:
-        lines.append(f"Files that no annotation names: {len(listing.unlisted):,}, for example {listing.unlisted[0]}")
+        lines.append(
+            f"Files that no annotation names or no split's folder holds: {len(listing.unlisted):,}, for example "
+            f"{listing.unlisted[0]}"
+        )
     return lines
 
 
@@ -167,7 +170,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE_OR_NAME",
-        help="leave out videos whose id is in a file, one a line, or in that data set; may be repeated",
+        help="leave out videos whose id is in a file, one a line or a publisher's csv, or in that data set; repeat it",
     )
     common.add_argument("--min_seconds", type=float, default=1.0, help="reject shorter videos (default: 1)")
     common.add_argument("--max_seconds", type=float, default=600.0, help="cut longer videos (default: 600)")
@@ -193,6 +196,34 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         rates.add_argument(f"--{field.name}", type=field.type, default=argparse.SUPPRESS, help=explanation)
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Raises `DatasetError` where a number of the common options makes no sense."""
+    if not 1 <= options.jpeg_quality <= 100:
+        raise DatasetError(f"--jpeg_quality={options.jpeg_quality} is no quality: use a number from 1 to 100.")
+    if not 0 <= options.min_seconds < options.max_seconds:
+        raise DatasetError(
+            f"--min_seconds={options.min_seconds:g} and --max_seconds={options.max_seconds:g} leave no video: use 0 or "
+            "more, and a maximum above the minimum."
+        )
+    if not options.time_limit > 0:
+        raise DatasetError(f"--time_limit={options.time_limit:g} leaves no time for decoding: use a number above 0.")
+    for name in ("videos_per_shard", "workers"):
+        number = getattr(options, name)
+        if number is not None and number < 1:
+            raise DatasetError(f"--{name}={number} is too small: use 1 or more.")
+
+
+def check_free(name: str, data_dir: str) -> None:
+    """Raises `DatasetError` where a text is no data set's name, or there is a finished data set of that name."""
+    from avshare_jax.data.dataset import is_unfinished
+    from avshare_jax.data.records import check_name, dataset_directory
+
+    check_name(name)
+    directory = dataset_directory(data_dir, name)
+    if directory.exists() and not is_unfinished(data_dir, name):
+        raise DatasetError(f"The data set {directory} exists already: delete it, or use another name.")
+
+
 def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     """Makes the data set that the command line asks for, and says what became of it."""
     given = {name: value for name, value in vars(options).items() if name in FRONTEND_HELP}
@@ -200,11 +231,16 @@ def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
         frontend = dataclasses.replace(PRESETS[options.frontend], **given)
     except ValueError as error:
         raise DatasetError(str(error)) from error
-    listing = SOURCES[options.source].find_videos(options)
-    for source in options.exclude_ids:
-        from avshare_jax.data.exclusion import exclude, read_ids
+    # Mistakes are said before files are listed or rendered, which may take long.
+    check_options(options)
+    check_free(options.name, options.data_dir)
+    from avshare_jax.data.exclusion import exclude, read_ids  # As in `prepare`, this takes seconds to import.
 
-        listing = exclude(listing, read_ids(source, options.data_dir), f"Its id is in --exclude_ids={source}.")
+    excluded = [read_ids(source, options.data_dir) for source in options.exclude_ids]
+    listing = SOURCES[options.source].find_videos(options)
+    for ids in excluded:
+        listing, line = exclude(listing, ids)
+        print(line, flush=True)
     text = prepare(
         listing,
         options.name,

@@ -122,6 +122,8 @@ def test_evaluation_videos_are_kept_out_by_their_ids(tmp_path, capsys):
     assert record["video_id"].decode() == f"{names[0]}.mp4"
     said = capsys.readouterr().out
     assert "Rejected: 2" in said and "Its id is in --exclude_ids=evaluation." in said
+    assert "--exclude_ids=evaluation: 1 of its 1 ids are here, 1 videos left out." in said
+    assert f"--exclude_ids={tmp_path / 'ids.txt'}: 1 of its 2 ids are here, 1 videos left out." in said
     with pytest.raises(SystemExit, match="--exclude_ids=nothing is neither a file .* nor a data set"):
         prepare(
             "folder", f"--videos={tmp_path / 'train'}", "--name=x", "--exclude_ids=nothing", data_dir=tmp_path / "data"
@@ -148,6 +150,41 @@ def test_mistakes_end_with_a_sentence(tmp_path):
     assert "error: There is no readable video: 2 failed, for example" in result.stderr
     assert not list((tmp_path / "data").rglob("*.array_record*"))
     assert "error: A window of win_length=700 samples does not fit" in failure("--win_length=700")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jpeg_quality=0"], "--jpeg_quality=0 is no quality"),
+        (["--jpeg_quality=101"], "--jpeg_quality=101 is no quality"),
+        (["--min_seconds=-1"], "--min_seconds=-1 and"),
+        (["--min_seconds=nan"], "--min_seconds=nan and"),
+        (["--min_seconds=2", "--max_seconds=2"], "--max_seconds=2 leave no video"),
+        (["--max_seconds=nan"], "--max_seconds=nan leave no video"),
+        (["--time_limit=0"], "--time_limit=0 leaves no time"),
+        (["--videos_per_shard=0"], "--videos_per_shard=0 is too small"),
+        (["--workers=0"], "--workers=0 is too small"),
+        (["--fps=0"], "fps=0.0 is no frame rate"),
+        (["--hop_length=0"], "hop_length=0 leaves no spectrogram"),
+        (["--num_train=0"], "--num_train=0 is too small: use 1 or more"),
+        (["--num_test=-1"], "--num_test=-1 is too small: use 0 or more"),
+        (["--seed=-1"], "--seed=-1 is too small: use 0 or more"),
+        (["--name=My-Videos"], "'My-Videos' cannot be a data set's name"),
+        (["--name=there"], "there.1.0.0 exists already: delete it, or use another name"),
+        (["--exclude_ids=nothing"], "--exclude_ids=nothing is neither a file"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_rendered(tmp_path, options, message):
+    (tmp_path / "data" / "there" / "1.0.0").mkdir(parents=True)
+    common = ["demo", f"--videos={tmp_path / 'videos'}", f"--data_dir={tmp_path / 'data'}", "--name=new"]
+    with pytest.raises(SystemExit, match=message):
+        main([*common, *options])
+    assert not (tmp_path / "videos").exists()
+
+
+def test_holdout_is_a_share(tmp_path):
+    with pytest.raises(SystemExit, match="--holdout=1.5 is no share"):
+        main(["folder", f"--videos={tmp_path}", "--holdout=1.5", "--name=x", f"--data_dir={tmp_path}"])
 
 
 def test_front_end_is_chosen_by_name_and_single_values(tmp_path, capsys):

@@ -8,7 +8,6 @@ nothing but shape, size and timbre persists through a video.
 """
 
 import dataclasses
-import functools
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,8 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+
+from avshare_jax.data.workers import set_up_worker
 
 FPS = 16
 SECONDS = 8
@@ -197,7 +198,7 @@ def write_demo_videos(
     for path, _, _ in jobs:
         path.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=functools.partial(cv2.setNumThreads, 1)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=set_up_worker) as pool:
         for done, _ in enumerate(pool.map(write_video, jobs, chunksize=8), start=1):
             progress(done, len(jobs))
 

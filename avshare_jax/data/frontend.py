@@ -24,7 +24,7 @@ class FrontEnd:
       win_length: samples in a window, which lies in the middle of the spectrum's, with zeros around; 0: as n_fft.
 
     Raises:
-      ValueError: the window is longer than the spectrum.
+      ValueError: a number is not above 0, the frames are too small, or the window is longer than the spectrum.
     """
 
     fps: float = 16.0
@@ -36,6 +36,13 @@ class FrontEnd:
     win_length: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 < self.fps < float("inf"):
+            raise ValueError(f"fps={self.fps} is no frame rate: use a number above 0.")
+        if not self.short_side >= 2:
+            raise ValueError(f"short_side={self.short_side} is too small for frames: use 2 pixels or more.")
+        for name in ("sample_rate", "n_fft", "hop_length", "mels"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name}={getattr(self, name)} leaves no spectrogram: use 1 or more.")
         if not 0 <= self.win_length <= self.n_fft:
             raise ValueError(
                 f"A window of win_length={self.win_length} samples does not fit into n_fft={self.n_fft}: "

@@ -16,12 +16,10 @@ import simplejpeg
 from etils import epath
 
 from avshare_jax.data.dataset import Dataset, DatasetError, open_dataset
-from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, USED, Outcome, read_outcomes
+from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.report import JSON_FILE, class_names, describe_damage, own_splits, write_files
 from avshare_jax.data.report_tally import examples_of
 from avshare_jax.settings import quiet_libraries
-
-VIDEOS_FILE = "videos.jsonl"
 
 
 def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike) -> epath.Path:
@@ -36,14 +34,15 @@ def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike)
       The path of the page.
 
     Raises:
-      DatasetError: there is no such data set, or the folder is the data set's own or cannot be written.
+      DatasetError: there is no such data set, what its preparation has written beside the records is damaged, or the
+        folder is the data set's own or cannot be written.
     """
     dataset, output = open_dataset(data_dir, name), epath.Path(output).expanduser()
     if output.resolve().is_relative_to(dataset.directory.resolve()):
         raise DatasetError(f"{output} belongs to the data set: choose another folder with --output.")
     try:
-        if (dataset.directory / VIDEOS_FILE).exists():
-            return write_files(dataset, read_outcomes(dataset.directory / VIDEOS_FILE), find_unlisted(dataset), output)
+        if (dataset.directory / VIDEOS).exists():
+            return write_files(dataset, listed_outcomes(dataset), find_unlisted(dataset), output)
         return write_files(dataset, outcomes_of_records(dataset), examples_of([]), output, from_records=True)
     except OSError as error:
         raise DatasetError(f"The report cannot be written to {output}: {error.strerror or error}.") from error
@@ -52,7 +51,21 @@ def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike)
 def find_unlisted(dataset: Dataset) -> dict[str, Any]:
     """What the report of the preparation says about files that no annotation names."""
     path = dataset.directory / JSON_FILE
-    return json.loads(path.read_text())["unlisted"] if path.exists() else examples_of([])
+    if not path.exists():
+        return examples_of([])
+    try:
+        return json.loads(path.read_text())["unlisted"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{path} is damaged: delete it, and the report is made without it.") from error
+
+
+def listed_outcomes(dataset: Dataset) -> Iterator[Outcome]:
+    """Yields what `videos.jsonl` says; `DatasetError` where it is damaged."""
+    path = dataset.directory / VIDEOS
+    try:
+        yield from read_outcomes(path)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{path} is damaged: delete it, and the report says what the records tell.") from error
 
 
 def outcomes_of_records(dataset: Dataset) -> Iterator[Outcome]:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from etils import epath
 
+VIDEOS = "videos.jsonl"
+"""Name of the file of outcomes in the directory of a data set."""
+
 USED, NO_AUDIO, NO_VIDEO, REJECTED, MISSING = "used", "used without audio", "used without video", "rejected", "missing"
 OUTCOMES = (USED, NO_AUDIO, NO_VIDEO, REJECTED, MISSING)
 """Everything that can become of a video; `MISSING` is one that annotations name and whose media file is not there."""

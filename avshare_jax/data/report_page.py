@@ -74,7 +74,7 @@ def lead(facts: Mapping[str, Any]) -> str:
     )
     classes = len(facts["class_balance"])
     several = "; a video may have several" if facts["multi_label"] else ""
-    labels = f"{classes:,} classes{several}" if classes else "No labels"
+    labels = f"{count_of(classes, 'class', 'classes')}{several}" if classes else "No labels"
     front = facts["frontend"]
     source = (
         " What became of videos that are not in it is not known, and sizes are those after resizing: the data set has "
@@ -93,11 +93,23 @@ def tiles(facts: Mapping[str, Any]) -> Iterable[str]:
     """Yields the headline numbers."""
     videos, seconds = facts["videos"], facts["seconds"]
     no_audio, no_video = videos["used without audio"], videos["used without video"]
-    yield tile("Videos used", f"{videos['used']:,}", f"of {videos['all']:,}")
+    yield tile("Videos in the data set", f"{videos['used']:,}", f"of {videos['all']:,}")
     mean = f"{seconds / videos['used']:.3g} s a video" if videos["used"] else ""
-    yield tile("Hours", f"{seconds / 3600:,.2f}" if seconds < 360_000 else f"{seconds / 3600:,.0f}", mean)
+    yield tile(*duration(seconds), mean)
     yield tile("Rejected", f"{videos['rejected']:,}", f"and {videos['missing']:,} not there")
     yield tile("Without image or sound", f"{no_audio + no_video:,}", f"no sound {no_audio:,} · no image {no_video:,}")
+
+
+def duration(seconds: float) -> tuple[str, str]:
+    """Unit and number of a duration; minutes where it is less than an hour."""
+    if seconds < 3_600:
+        return "Minutes", f"{seconds / 60:.3g}"
+    return "Hours", f"{seconds / 3_600:,.2f}" if seconds < 360_000 else f"{seconds / 3_600:,.0f}"
+
+
+def count_of(number: int, one: str, several: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def tile(title: str, value: str, about: str) -> str:
@@ -171,8 +183,10 @@ def class_balance(facts: Mapping[str, Any], curve: bytes) -> str:
     totals = {name: sum(counts.values()) for name, counts in balance.items()}
     order = sorted(totals, key=lambda name: -totals[name])
     without = sum(facts["unlabeled"].values())
-    caption = f"{len(totals):,} classes, from {min(totals.values()):,} to {max(totals.values()):,} videos. " + (
-        f"{without:,} videos have no class." if without else "No video is without a class."
+    fewest, most = min(totals.values()), max(totals.values())
+    sizes = f"from {fewest:,} to {most:,} videos" if fewest < most else count_of(most, "video", "videos") + " each"
+    caption = f"{count_of(len(totals), 'class', 'classes')}, {sizes}. " + (
+        f"{count_of(without, 'video has', 'videos have')} no class." if without else "No video is without a class."
     )
     if len(totals) <= FEW_CLASSES:
         content = class_bars({name: balance[name] for name in order})

@@ -31,7 +31,7 @@ def plot_measures(
 
     Args:
       seconds: durations.
-      loudness: in dB below full scale.
+      loudness: in dB relative to full scale.
       resolutions: numbers of videos by `WIDTH×HEIGHT`.
       frame_rates: numbers of videos by frames per second.
 
@@ -94,7 +94,7 @@ def _draw_durations(axes: Axes, seconds: Sequence[float]) -> None:
 def _draw_loudness(axes: Axes, loudness: Sequence[float]) -> None:
     values = np.asarray(loudness)
     axes.hist(values, _bins(values), color=BLUE)
-    axes.set(title="Loudness", xlabel="dB below full scale, root mean square", ylabel="videos")
+    axes.set(title="Loudness", xlabel="dB relative to full scale, root mean square", ylabel="videos")
     _count_on(axes.yaxis)
 
 

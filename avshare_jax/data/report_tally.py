@@ -54,7 +54,7 @@ class Tally:
 
     Attributes:
       seconds: durations of the videos used.
-      loudness: of the sounds used that are not silent, in dB below full scale.
+      loudness: of the sounds used that are not silent, in dB relative to full scale.
       resolutions: number of videos used by `WIDTH×HEIGHT`.
       frame_rates: the same by frames per second, to two decimals.
     """

@@ -1,6 +1,7 @@
 """Building a data set: kills, full disks, hanging and crashing decoders; each must leave what is finished."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import random
@@ -60,14 +61,21 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 def test_shards_depend_on_ids_alone_and_are_about_equal(tmp_path):
-    found = [Video(f"video {number}", "somewhere") for number in range(11)]
-    shards = divide("train", found, settings(tmp_path, videos_per_shard=4))
-    assert [len(shard.videos) for shard in shards] == [3, 4, 4]
-    again = divide("train", found[::-1], settings(tmp_path, videos_per_shard=4))
+    found = [Video(f"video {number}", "somewhere") for number in range(211)]
+    shards = divide("train", found, settings(tmp_path, videos_per_shard=3))
+    assert len(shards) == 71 and {len(shard.videos) for shard in shards} == {2, 3}
+    again = divide("train", found[::-1], settings(tmp_path, videos_per_shard=3))
     assert shards == again
     order = [video.video_id for shard in shards for video in shard.videos]
     assert sorted(order) == sorted(video.video_id for video in found) != order
     assert divide("train", [], settings(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("videos", "shards"), [(1, 1), (40, 40), (64, 64), (65, 33), (640, 64), (12_800, 100)])
+def test_few_videos_still_make_many_shards(tmp_path, videos, shards):
+    found = [Video(f"video {number}", "somewhere") for number in range(videos)]
+    divided = divide("train", found, settings(tmp_path, videos_per_shard=128))
+    assert len(divided) == shards and {shard.count for shard in divided} == {shards}
 
 
 def test_every_video_has_an_outcome_and_every_used_one_a_record(videos, tmp_path):
@@ -150,16 +158,102 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(videos, tm
     assert all(path.stat().st_mtime_ns == made for path, made in finished_before)
 
 
+def interrupt(*arguments) -> None:
+    raise KeyboardInterrupt
+
+
+def begin_only(listing: Listing, data_dir: Path, monkeypatch) -> None:
+    """Leaves a preparation that was interrupted before its first shard."""
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "run_pipeline", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build(listing, settings(data_dir), workers=1)
+
+
 def test_what_was_begun_with_other_settings_is_not_gone_on_with(videos, tmp_path, monkeypatch):
     listing = folder.find(videos)
-    with monkeypatch.context() as patch:
-        patch.setattr(building, "run_pipeline", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            build(listing, settings(tmp_path), workers=1)
+    begin_only(listing, tmp_path, monkeypatch)
     with pytest.raises(DatasetError, match=r"begun with other settings: min_seconds was 1.0 and is now 0.5\. Repeat"):
         build(listing, settings(tmp_path, min_seconds=0.5), workers=1)
-    with pytest.raises(DatasetError, match=r"videos was 10 \(\w+\) and is now 8 \(\w+\)"):
-        build(Listing({"train": listing.splits["train"]}, ("a", "b")), settings(tmp_path), workers=1)
+    notes = tmp_path / "videos" / "unfinished"
+    for name in ("settings.json", "listing.json"):
+        whole = (notes / name).read_text()
+        for damaged in (whole[:-5], "[]", ""):
+            (notes / name).write_text(damaged)
+            with pytest.raises(DatasetError, match=rf"{name} is damaged or missing: delete .*/videos to begin anew"):
+                build(listing, settings(tmp_path), workers=1)
+        (notes / name).write_text(whole)
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(building, "run_pipeline", interrupt)
+        build(listing, settings(tmp_path), workers=1)
+
+
+def test_changed_videos_are_named(tmp_path, monkeypatch):
+    found = [Video(f"{number}.mp4", f"/videos/{number}.mp4", ("a",)) for number in range(9)]
+    begun = Listing({"train": found[:4], "test": found[4:5]}, ("a", "b"))
+    begin_only(begun, tmp_path, monkeypatch)
+
+    def resume(listing: Listing) -> str:
+        with pytest.raises((DatasetError, KeyboardInterrupt)) as caught:
+            build(listing, settings(tmp_path), workers=1)
+        return str(caught.value)
+
+    monkeypatch.setattr(building, "run_pipeline", interrupt)
+    moved = [dataclasses.replace(video, path=f"/elsewhere/{video.video_id}") for video in found]
+    other = {"missing": [("gone", "It is gone.")], "unlisted": ["/videos/other.mp4"]}
+    assert resume(Listing({"train": moved[:4], "test": moved[4:5]}, ("a", "b"), **other)) == ""  # not refused
+    delete = f"or delete {tmp_path}/videos to begin anew."
+    message = resume(Listing({"train": found[:4], "test": found[4:]}, ("a", "b")))
+    assert "begun with: 4 videos appeared (5.mp4, 6.mp4, 7.mp4, ...). Move the new files away" in message
+    assert message.endswith(delete)
+    relabeled = [dataclasses.replace(found[0], labels=("b",)), *found[1:3]]
+    message = resume(Listing({"train": [*relabeled, found[4]], "test": found[5:6]}, ("a", "b")))
+    assert (
+        "1 video appeared (5.mp4); 1 video vanished (3.mp4); 2 videos changed split or classes (0.mp4, 4.mp4). Undo"
+    ) in message
+    assert message.endswith(delete)
+
+
+def test_only_one_process_prepares_a_data_set(videos, tmp_path, monkeypatch):
+    listing = Listing({"test": folder.find(videos).splits["test"]}, ("a", "b"))
+    begin_only(listing, tmp_path, monkeypatch)
+    directory = tmp_path / "videos" / "1.0.0"
+    partial = directory / ".shard.1.partial"
+    partial.touch()
+    with open(tmp_path / "videos" / "unfinished" / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DatasetError, match="Another preparation of the data set .* is running: wait until it ends"):
+            build(listing, settings(tmp_path), workers=1)
+        assert partial.exists()
+    build(listing, settings(tmp_path), workers=1)
+    assert not partial.exists()
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runner=Foo"], "Unexpected pipeline runner: Foo"),
+        (["--runner=DirectRunner", "--fooo=3", "--bar", "4"], "unknown option --bar, --fooo."),
+        (["--direct_num_workers=two"], "argument --direct_num_workers: invalid int value: 'two'."),
+        (["stray"], "unknown option stray."),
+    ],
+)
+def test_what_beam_does_not_know_gets_a_sentence(tmp_path, capfd, options, message):
+    with pytest.raises(DatasetError, match="Apache Beam does not run with the options after `--`: ") as caught:
+        build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1, beam_options=options)
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir()) and "usage" not in capfd.readouterr().err
+
+
+def test_what_a_runner_raises_gets_a_sentence(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise ValueError("Some words.\n\nNo job endpoint.\n")
+
+    monkeypatch.setattr(building, "run_pipeline", fail)
+    options = ["--runner=DirectRunner"]
+    with pytest.raises(DatasetError, match="after `--`: No job endpoint.$"):
+        build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1, beam_options=options)
 
 
 def large_images(data_dir) -> Settings:
@@ -168,18 +262,24 @@ def large_images(data_dir) -> Settings:
 
 
 def limit_file_size() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
 def test_a_full_disk_is_a_sentence_and_finished_shards_stay(videos, tmp_path):
     """A limit on the size of files stands for the disk: writing fails in the same place and with the same exception."""
+    source = tmp_path / "source"
+    for split in ("test", "train"):
+        write_video(source / split / "a" / "small.mp4", 0)
+    noise = np.random.default_rng(0).integers(0, 256, (16, 32, 48, 3), np.uint8)
+    (source / "train" / "b").mkdir()
+    encode_video(source / "train" / "b" / "large.mp4", noise, np.zeros(16_000, np.float32))
     code = f"""
 import sys
 sys.path.insert(0, {str(Path.cwd())!r})
 from tests.data.test_building import *
 if __name__ == "__main__":
     try:
-        build(folder.find(Path({str(videos)!r})), large_images({str(tmp_path)!r}), workers=1)
+        build(folder.find(Path({str(source)!r})), large_images({str(tmp_path)!r}), workers=1)
     except DatasetError as error:
         sys.exit(f"error: {{error}}")
 """
@@ -191,11 +291,26 @@ if __name__ == "__main__":
     assert result.returncode == 1
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert "cannot be written: File too large. Finished shards are kept: make room" in line
+    assert "Traceback" not in result.stderr
     kept = {path.name: path.read_bytes() for path in tmp_path.rglob("*.array_record-*") if path.name[0] != "."}
     assert "videos-test.array_record-00000-of-00001" in kept
     assert not list(tmp_path.rglob(".*.partial"))
-    dataset, _ = build(folder.find(videos), large_images(tmp_path), workers=1)
-    assert kept.items() <= {path.name: path.read_bytes() for path in dataset.directory.iterdir()}.items()
+    dataset, _ = build(folder.find(source), large_images(tmp_path), workers=1)
+    shards = {path.name: path.read_bytes() for path in dataset.directory.iterdir()}
+    assert kept.items() <= shards.items()
+    assert {len(shard) > 200_000 for name, shard in shards.items() if "train.array_record" in name} == {True, False}
+
+
+def test_workers_elsewhere_raise_why_a_shard_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    wanted = settings(tmp_path / "file")
+    [shard] = divide("train", [Video("a", "/a.mp4")], wanted)
+    with pytest.raises(DatasetError, match="cannot be written: .* Finished shards are kept"):
+        list(building.WriteShard(wanted).process(shard))
+    monkeypatch.setattr(building, "_listeners", [lambda count: None])  # As in the process that builds.
+    monkeypatch.setattr(building, "_failures", [])
+    assert list(building.WriteShard(wanted).process(shard)) == []
+    assert len(building._failures) == 1
 
 
 def crash(*arguments, **options) -> None:
@@ -206,22 +321,22 @@ def test_a_decoder_that_crashes_costs_one_video(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(building, "extract", crash)
     with pytest.raises(DatasetError, match=r"no readable video: 2 failed, .*ended the process \(exit code 3\)"):
         build(Listing({"test": folder.find(videos).splits["test"]}), settings(tmp_path), workers=1)
-    assert not list(tmp_path.rglob("*.array_record-*"))
+    assert not list(tmp_path.iterdir())
 
 
 def hang_on_the_first(video: Video, *arguments, **options):
     if video.video_id.endswith("7.mp4"):
-        time.sleep(1_000)
+        time.sleep(10_000)
     return extract(video, *arguments, **options)
 
 
 def test_a_decoder_that_hangs_costs_one_video(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(building, "extract", hang_on_the_first)
     listing = Listing({"test": folder.find(videos).splits["test"]}, ("a", "b"))
-    dataset, outcomes = build(listing, settings(tmp_path, time_limit=5.0), workers=1)
+    dataset, outcomes = build(listing, settings(tmp_path, time_limit=20.0), workers=1)
     assert dataset.num_videos("test") == 1
     [hung] = [outcome for outcome in outcomes if outcome.outcome == REJECTED]
-    assert (hung.video_id, hung.reason) == ("test/b/7.mp4", "Decoding it takes longer than 5 s.")
+    assert (hung.video_id, hung.reason) == ("test/b/7.mp4", "Decoding it takes longer than 20 s.")
 
 
 def test_split_without_readable_videos_is_left_out(videos, tmp_path):
@@ -235,6 +350,15 @@ def test_split_without_readable_videos_is_left_out(videos, tmp_path):
     dataset, outcomes = build(listing, Settings("videos", str(tmp_path), contents), workers=1)
     assert dataset.splits == ("fold1", "all")
     assert dataset.num_videos("all") == 2 and len(outcomes) == 3
+
+
+def test_split_names_do_not_stand_for_splits_that_are_not_there(videos, tmp_path):
+    listing = Listing({"fold2": folder.find(videos).splits["test"]}, ("a", "b"))  # all of fold1 is excluded
+    names = {"train1": "fold1+fold2", "test1": "fold1"}
+    contents = Contents(FRONTEND, 90, listing.class_names, split_names=names)
+    dataset, _ = build(listing, Settings("videos", str(tmp_path), contents), workers=1)
+    assert dataset.split_names == {"train1": "fold2"}
+    assert dataset.splits == ("fold2", "train1") and dataset.num_videos("train1") == 2
 
 
 def test_unwritable_places_get_a_sentence(videos, tmp_path):

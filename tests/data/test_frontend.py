@@ -107,6 +107,16 @@ def test_window_longer_than_the_spectrum_gets_a_sentence(win_length):
         FrontEnd(win_length=win_length)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fps", 0), ("fps", float("nan")), ("fps", float("inf")), ("short_side", 1)]
+    + [(name, 0) for name in ("sample_rate", "n_fft", "hop_length", "mels")],
+)
+def test_numbers_that_make_no_arrays_get_a_sentence(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value} .*: use "):
+        FrontEnd(**{name: value})
+
+
 def test_data_sets_and_configs_from_before_win_length_have_windows_as_long_as_the_spectrum(dataset_dir, tmp_path):
     old = shutil.copytree(dataset_dir / "tiny", tmp_path / "tiny") / "1.0.0" / "metadata.json"
     metadata = json.loads(old.read_text())

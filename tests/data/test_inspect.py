@@ -76,6 +76,16 @@ def test_the_data_set_is_never_written_to(prepared, tmp_path):
     assert {path.name: path.read_bytes() for path in prepared.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["videos.jsonl", "prepare_report.json"])
+def test_a_truncated_file_gets_a_sentence(prepared, tmp_path, name):
+    whole = (prepared / name).read_text()
+    (prepared / name).write_text(whole[: len(whole) - 20])
+    with pytest.raises(DatasetError, match=rf"{name} is damaged: delete it, and the report"):
+        inspect_dataset(tmp_path / "data", "tiny", tmp_path / "report")
+    (prepared / name).unlink()
+    inspect_dataset(tmp_path / "data", "tiny", tmp_path / "report")
+
+
 def test_a_folder_that_cannot_be_written(dataset_dir, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match="cannot be written to .*file"):

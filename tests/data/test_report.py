@@ -116,7 +116,8 @@ def test_numbers(tmp_path, labeled):
     assert facts["class_balance"] == {"cat": {"train": 1}, "dog": {"train": 2}}
     assert facts["unlabeled"] == {"test": 1}
     assert facts["unlisted"]["count"] == 7 and len(facts["unlisted"]["examples"]) == 5
-    for text in ("/videos/other4.mp4", "all stands for train+test", "no sound", "no image", "1 videos have no class"):
+    assert "in the data set" in page.text and page.texts[page.texts.index("Minutes") + 1] == "0.25"
+    for text in ("/videos/other4.mp4", "all stands for train+test", "no sound", "no image", "1 video has no class"):
         assert text in page.text
 
 
@@ -211,6 +212,13 @@ def test_hostile_names_are_text(tmp_path):
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 4  # As record, class, example of a note, and unlisted file.
     assert facts["unlisted"]["examples"] == [HOSTILE, surrogate]
+
+
+def test_one_class(tmp_path):
+    dataset = make_dataset(tmp_path / "data", {"train": [make_record("a", ("cat",))]}, class_names=("cat",))
+    _, page = report(dataset, [used("a", labels=("cat",), seconds=7_200.0)], tmp_path / "report")
+    assert "1 class. " in page.text and "1 class, 1 video each. " in page.text and "1 classes" not in page.text
+    assert page.texts[page.texts.index("Hours") + 1] == "2.00"
 
 
 def test_many_classes_of_multi_label_records(tmp_path):

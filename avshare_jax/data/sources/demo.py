@@ -6,6 +6,7 @@ Videos that are not in DIR yet are rendered first: real files, H.264 and AAC in 
 """
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 
@@ -37,15 +38,31 @@ def find(videos: Path, num_train: int, num_test: int, seed: int) -> Listing:
     """Renders the videos that are not in the folder yet, and lists them.
 
     Raises:
-      DatasetError: the folder's videos were made with other numbers, or it cannot be written.
+      DatasetError: a number is too small, the folder's videos were made with other numbers, or it cannot be written.
     """
+    for name, number, least in (("num_train", num_train, 1), ("num_test", num_test, 0), ("seed", seed, 0)):
+        if number < least:
+            raise DatasetError(f"--{name}={number} is too small: use {least} or more.")
     numbers = demo_numbers(num_train, num_test, seed)
     check_made_with(videos, numbers)
     # Before the videos: what an interrupted call leaves is not to be mixed with others.
     note_made_with(videos, numbers)
     counts, workers = {"train": num_train, "test": num_test}, os.cpu_count() or 1
     write_demo_videos(videos, counts, seed, workers, ProgressLine("videos made"))
-    return folder.find(videos)
+    return _with_underscores(folder.find(videos))
+
+
+def _with_underscores(listing: Listing) -> Listing:
+    """The listing with the classes' names `<shape>_<timbre>`, which the linear probe takes apart."""
+    splits = {
+        split: [dataclasses.replace(video, labels=tuple(map(_underscored, video.labels))) for video in videos]
+        for split, videos in listing.splits.items()
+    }
+    return dataclasses.replace(listing, splits=splits, class_names=tuple(map(_underscored, listing.class_names)))
+
+
+def _underscored(label: str) -> str:
+    return label.replace(" ", "_")
 
 
 def demo_numbers(num_train: int, num_test: int, seed: int) -> str:

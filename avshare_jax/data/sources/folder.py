@@ -3,9 +3,10 @@
     python -m avshare_jax.prepare folder --videos=DIR --name=my_videos
 
 The folder holds videos or sound files in class folders, or without labels; its first-level folders may also be splits
-(train, val, validation, test), each with the same inside. Without such folders, a share of the files becomes the split
-test, chosen by their names so that it stays the same when others are added. A csv file with the header
-video,label[,split] and paths relative to the folder replaces what the folders say.
+(train, val, validation, test, in small letters or capitals), each with the same inside; then files elsewhere are left
+out. Without such folders, a share of the files becomes the split test, chosen by their names so that it stays the same
+when others are added. A csv file with the header video,label[,split] and paths relative to the folder replaces what the
+folders say.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.sources.annotations import Place, csv_records, known_split
 from avshare_jax.data.sources.listing import Listing, Video
+from avshare_jax.data.sources.matching import labels_of
 from avshare_jax.data.sources.media_files import MEDIA_SUFFIXES, iterate_media, printable
 
 SPLITS = {name: name for name in ("train", "val", "validation", "test")}
@@ -47,11 +49,15 @@ def find(videos: Path, labels: Path | None = None, holdout: float = 0.1) -> List
       holdout: share of the videos that becomes the split test where nothing gives splits.
 
     Returns:
-      The videos by split; their ids are paths relative to the folder.
+      The videos by split; their ids are paths relative to the folder. Where some files are in folders of splits, the
+      others are `unlisted`.
 
     Raises:
-      DatasetError: the folder or the csv file is not there or cannot be understood, or there is no media file.
+      DatasetError: the share is not one, the folder or the csv file is not there or cannot be understood, or there is
+        no media file.
     """
+    if not 0 <= holdout <= 1:
+        raise DatasetError(f"--holdout={holdout} is no share: use a number from 0 to 1.")
     paths = sorted(path.relative_to(videos) for path in iterate_media(videos))
     listing = _of_folders(videos, paths, holdout) if labels is None else _of_csv(videos, paths, labels, holdout)
     if not listing.splits:
@@ -60,14 +66,24 @@ def find(videos: Path, labels: Path | None = None, holdout: float = 0.1) -> List
 
 
 def _of_folders(root: Path, paths: list[Path], holdout: float) -> Listing:
-    given_splits = all(len(path.parts) > 1 and path.parts[0] in SPLITS for path in paths)
+    given_splits = any(_has_split(path) for path in paths)
     splits: dict[str, list[Video]] = {}
+    unlisted: list[str] = []
     for path in paths:
+        if given_splits and not _has_split(path):
+            unlisted.append(printable(root / path))
+            continue
         video_id = printable(path)
-        split = path.parts[0] if given_splits else _held_out(video_id, holdout)
-        class_folder = path.parts[given_splits:-1][:1]
-        splits.setdefault(split, []).append(Video(video_id, str(root / path), tuple(map(printable, class_folder))))
-    return _listing(splits, [], [])
+        split = SPLITS[path.parts[0].lower()] if given_splits else _held_out(video_id, holdout)
+        folders = path.parts[given_splits:-1]
+        labels = labels_of(printable(folders[0])) if folders else ()
+        splits.setdefault(split, []).append(Video(video_id, str(root / path), labels))
+    return _listing(splits, [], unlisted)
+
+
+def _has_split(path: Path) -> bool:
+    """Whether the first folder of a relative path is called like a split."""
+    return len(path.parts) > 1 and path.parts[0].lower() in SPLITS
 
 
 def _of_csv(root: Path, paths: list[Path], labels: Path, holdout: float) -> Listing:
@@ -83,8 +99,7 @@ def _of_csv(root: Path, paths: list[Path], labels: Path, holdout: float) -> List
             continue
         first_places[video_id] = place
         if (root / path).is_file():
-            video_labels = (row["label"],) if row["label"] else ()
-            splits.setdefault(split, []).append(Video(video_id, str(root / path), video_labels))
+            splits.setdefault(split, []).append(Video(video_id, str(root / path), labels_of(row["label"])))
         else:
             missing.append((video_id, f"{place} names it, but it is not there."))
     unlisted = [printable(root / path) for path in paths if printable(path) not in first_places]

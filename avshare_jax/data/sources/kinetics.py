@@ -29,11 +29,10 @@ from avshare_jax.data.sources.annotations import (
 )
 from avshare_jax.data.sources.listing import Listing
 from avshare_jax.data.sources.matching import Entry, alphabetical_classes, labels_of, match
-from avshare_jax.data.sources.media_files import MediaFiles
+from avshare_jax.data.sources.media_files import MediaFiles, youtube_id
 
 SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 COLUMNS = ("youtube_id", "time_start", "time_end")
-CLIP = re.compile(r"(.{11})_\d{6}_\d{6}")
 PATH_AND_NUMBER = re.compile(r"(.*[^\s,])(?:\s*,\s*|\s+)(\d+)")
 
 
@@ -122,5 +121,4 @@ def _read_numbered(path: Path) -> Iterator[Entry]:
         if row is None:
             raise DatasetError(f"{place}: {line!r} is no row `path label` with a number as the label.")
         name = Path(row[1]).stem
-        cut = CLIP.fullmatch(name)
-        yield Entry(place, name, (name,), split, (str(int(row[2])),), cut[1] if cut else name)
+        yield Entry(place, name, (name,), split, (str(int(row[2])),), youtube_id(name) or name)

@@ -2,21 +2,29 @@
 
 import collections
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.sources.annotations import class_name
 
-VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
-AUDIO_SUFFIXES = (".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav")
+VIDEO_SUFFIXES = (
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+    *(".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
+AUDIO_SUFFIXES = (".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav", ".wma")
 MEDIA_SUFFIXES = VIDEO_SUFFIXES + AUDIO_SUFFIXES
+YOUTUBE_CLIP = re.compile(r"Y?(?P<id>[\w-]{11})(?:_[\d.]+(?P<end>_[\d.]+)?)?", re.ASCII)
+"""What clips of YouTube's videos are called before their suffix: a Y or not, the id, start and end or less."""
 
 
 def iterate_media(folder: Path, suffixes: tuple[str, ...] = MEDIA_SUFFIXES) -> Iterator[Path]:
-    """Yields the files below a folder that have one of the suffixes, in upper or lower case, and are not hidden.
+    """Yields the files below a folder that have one of the suffixes, in upper or lower case.
 
-    Links to folders are followed, but no folder is visited twice, so that links in a circle come to an end.
+    What is hidden is left out, files and folders. Links to files count as files, also where they lead nowhere, so that
+    extraction says so. Links to folders are followed, but no folder is visited twice, so that links in a circle come to
+    an end.
 
     Raises:
       DatasetError: the folder is not there, or one below it cannot be read.
@@ -33,17 +41,22 @@ def iterate_media(folder: Path, suffixes: tuple[str, ...] = MEDIA_SUFFIXES) -> I
             continue
         visited.add(real)
         for entry in _entries(directory):
+            if entry.name.startswith("."):
+                continue
             is_folder, is_file = _kind(entry)
             if is_folder:
                 (links if entry.is_symlink() else folders).append(entry.path)
-            elif is_file and not entry.name.startswith(".") and entry.name.lower().endswith(suffixes):
+            elif is_file and entry.name.lower().endswith(suffixes):
                 yield Path(entry.path)
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
-    """Whether an entry is a folder and whether it is a file; only links take a call to the file system."""
+    """Whether an entry is a folder, and whether it is a file or a link that leads nowhere.
+
+    Only links take a call to the file system.
+    """
     if entry.is_symlink():  # Its own methods would raise an error for a link to itself.
-        return os.path.isdir(entry.path), os.path.isfile(entry.path)
+        return os.path.isdir(entry.path), os.path.isfile(entry.path) or not os.path.exists(entry.path)
     return entry.is_dir(), entry.is_file()
 
 
@@ -58,6 +71,18 @@ def _entries(directory: str) -> list[os.DirEntry[str]]:
 def printable(path: str | os.PathLike[str]) -> str:
     """Returns a path as text that can be written anywhere: bytes that are not UTF-8 become question marks."""
     return Path(path).as_posix().encode(errors="replace").decode()
+
+
+def without_suffix(name: str) -> str:
+    """Returns the name or path of a file without its suffix if that is one of media files."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if (dot + suffix).lower() in MEDIA_SUFFIXES else name
+
+
+def youtube_id(name: str) -> str | None:
+    """Returns the YouTube id that a clip's name without folder and suffix says, or None if it is none."""
+    match = YOUTUBE_CLIP.fullmatch(name)
+    return match["id"] if match else None
 
 
 class MediaFiles:

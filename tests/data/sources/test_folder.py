@@ -21,14 +21,35 @@ def test_split_and_class_folders(tree_listing, summary, tmp_path):
     assert not listing.missing and not listing.unlisted and not listing.multi_label
 
 
-def test_a_file_outside_of_split_folders_makes_them_classes(tmp_path):
-    trees.write_all(tmp_path, lambda path: path.touch(), "train/1.mp4", "test/2.wav", "other/deep/3.mp4")
+def test_files_outside_of_split_folders_are_left_out(tmp_path):
+    names = ("Train/a_cat/1.mp4", "TEST/2.wav", "other/deep/3.mp4", "train.mp4", ".cache/val/4.mp4")
+    trees.write_all(tmp_path, lambda path: path.touch(), *names)
     listing = folder.find(tmp_path, holdout=0.0)
-    assert {video.video_id: video.labels for video in listing.splits["train"]} == {
-        "train/1.mp4": ("train",),
-        "test/2.wav": ("test",),
-        "other/deep/3.mp4": ("other",),
+    assert {
+        split: [(video.video_id, video.labels) for video in videos] for split, videos in listing.splits.items()
+    } == {
+        "train": [("Train/a_cat/1.mp4", ("a cat",))],
+        "test": [("TEST/2.wav", ())],
     }
+    assert listing.unlisted == [str(tmp_path / "other" / "deep" / "3.mp4"), str(tmp_path / "train.mp4")]
+    assert listing.class_names == ("a cat",)
+
+
+def test_labels_are_normalized_and_dangling_links_listed(tmp_path):
+    (tmp_path / "a.mp4").symlink_to("nowhere")
+    [video] = folder.find(tmp_path, holdout=0.0).splits["train"]
+    assert (video.video_id, video.path) == ("a.mp4", str(tmp_path / "a.mp4"))
+    (tmp_path / "b.mp4").touch()
+    labels = trees.write(tmp_path / "labels.csv", "video,label", "a.mp4,x", "b.mp4,two_ words ")
+    listing = folder.find(tmp_path, labels, 0.0)
+    assert [(video.video_id, video.labels) for video in listing.splits["train"]] == [("b.mp4", ("two words",))]
+    assert [video_id for video_id, _ in listing.missing] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("holdout", [-0.1, 1.1, float("nan")])
+def test_holdout_is_a_share(tmp_path, holdout):
+    with pytest.raises(DatasetError, match=f"--holdout={holdout} is no share: use a number from 0 to 1"):
+        folder.find(tmp_path, holdout=holdout)
 
 
 def test_flat_folder_is_unlabeled_and_holds_out_by_name(tmp_path):
@@ -90,7 +111,7 @@ def test_folders_without_media(tmp_path):
     with pytest.raises(DatasetError, match="There is no folder .*nowhere"):
         folder.find(tmp_path / "nowhere")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DatasetError, match=r"no file ends in \.avi, .*\.wmv, .*\.wav"):
+    with pytest.raises(DatasetError, match=r"no file ends in \.3gp, .*\.wmv, .*\.wav, \.wma"):
         folder.find(tmp_path)
 
 
