@@ -6,16 +6,23 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from avshare_jax import settings
-from avshare_jax.data.dataset import DatasetError
+from avshare_jax.data.errors import DatasetError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/<name of the config>.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
 
 
 def main(config: ConfigDict) -> None:
     """Pretrains; JAX is imported only once the command line is known to be right."""
-    from avshare_jax.training.run import pretrain
+    from avshare_jax.training import hosts
 
-    pretrain(config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
+    hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
+    with hosts.ending_together():
+        from avshare_jax.training.run import pretrain
+
+        pretrain(config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.

@@ -8,11 +8,15 @@ import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+CRASHED = 70
+"""Exit code after an error in the program: EX_SOFTWARE. 1 would say that the user made a mistake."""
 
 
 class UserError(Exception):
@@ -23,7 +27,8 @@ def run(main: Callable[[ConfigDict], None], default_config: str, user_errors: tu
     """Parses the command line, calls `main(config)` and leaves the process.
 
     The config is `--config=FILE.py[:VARIANT]` with overrides like `--config.optimizer.b1=0.8`. `UserError` and the
-    classes in `user_errors` end the process with their message on stderr and exit code 1, without a traceback.
+    classes in `user_errors` end the process with their message on stderr and exit code 1, without a traceback; other
+    errors with one, and with exit code `CRASHED`, so that a script may start it again.
     """
     quiet_libraries()
     expected = (UserError, *user_errors)
@@ -49,6 +54,9 @@ def run(main: Callable[[ConfigDict], None], default_config: str, user_errors: tu
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit("Interrupted.")
+        except Exception:
+            traceback.print_exc()
+            sys.exit(CRASHED)
 
     app.run(guarded, flags_parser=parse)
 

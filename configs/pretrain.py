@@ -61,8 +61,9 @@ def paper() -> ConfigDict:
             "batch_size": 256,  # (P)
             "total_steps": 220_000,  # (P)
             "data": {
-                "name": "my_videos",
+                "name": "my_videos",  # several: "speech+music"; evaluation takes the first
                 "data_dir": "data",
+                "weights": (),  # of several data sets in the batches; (): in proportion to their numbers of videos
                 "train_split": "train",
                 "eval_split": "test",
                 # What the data set must have been prepared with; these are the defaults of `avshare_jax.prepare`.
@@ -77,6 +78,7 @@ def paper() -> ConfigDict:
                     "mels": 80,
                 },
                 "keep_incomplete": False,  # True: also train on videos that lack image or sound
+                "max_unreadable_share": 0.01,  # of a data set's training records; the run ends when more are damaged
                 "num_clips": 30,  # (P)
                 "frames_per_clip": 16,  # (P)
                 "frame_stride": 1,
@@ -107,11 +109,33 @@ def paper() -> ConfigDict:
                 "weight_decay": 1e-4,  # (P)
                 "grad_clip": 1.0,  # (R)
             },
-            "mesh": {"data": -1},
+            "norm_groups": 1,  # BatchNorm over the whole batch; n: over each n-th of it by itself
+            # What memory a step takes, and what that costs: docs/sharding.md.
+            "memory": {
+                "remat": "none",  # what the CNNs' backward pass keeps: none (all of it), convolutions, blocks or stages
+                "clip_chunks": 1,  # the CNNs take 1/n of each video's clips at a time, with BatchNorm over these
+                "accumulation_steps": 1,  # the step takes 1/n of the batch at a time, with all objectives over these
+            },
+            # Axes of devices; -1: what is left. Rows of the batch lie along data and fsdp, clips along clip.
+            "mesh": {"data": -1, "fsdp": 1, "clip": 1},
+            # What is split over which axes of the mesh: docs/sharding.md.
+            "sharding": {
+                "batch": ("data", "fsdp"),  # rows
+                "clip": ("clip",),  # clips of a video, in the CNNs
+                # Parameters, and what the optimizer keeps of each: the first pattern found in an array's path counts.
+                # It is split along its longest axis that divides. An array without a pattern is an error.
+                "parameters": (
+                    (r"/(kernel|bilinear|u|v|a)$", ("fsdp",)),
+                    (r"/(bias|scale|position|modality|(visual|audio)_(bos|mask_vector))$", ()),
+                    (r"^batch_stats/", ()),
+                ),
+                "smallest": 16_384,  # arrays of fewer numbers are whole on every device
+            },
             "log_every": 100,
             "checkpoint_every": 2_000,
             "checkpoints_kept": 3,
             "max_nonfinite_steps": 10,
+            "peer_timeout_seconds": 100,  # after which a process ends whose peer has died
         }
     )
 

@@ -12,7 +12,9 @@ import pytest
 from avshare_jax import models
 from avshare_jax.data import demo
 from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.training.metrics import console_line
 from avshare_jax.training.pretraining import Pretraining
+from avshare_jax.training.run import SHOWN_METRICS
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 PRETRAIN = next(path for path in FILES if path.stem == "pretrain")
@@ -158,6 +160,8 @@ def take_step(random_variables, quick_jit):
 def test_one_training_step(take_step, name):
     (loss, (metrics, batch_stats)), gradients = take_step(reduced(name))
     assert np.isfinite(loss)
+    speed = {"clips_per_second": 1.0, "data_wait_share": 0.0, "eta_seconds": 0.0}
+    assert console_line(1, 2, metrics | speed, SHOWN_METRICS).startswith(f"step 1/2  loss {loss:.3f}  mep/loss")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, batch_stats, gradients)))
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {np.dtype("float32")}
     parts = {**gradients["network"], **{part: gradients[part] for part in gradients if part != "network"}}

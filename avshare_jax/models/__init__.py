@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from avshare_jax.models.avbert import MODALITIES, AVBert, presence
+from avshare_jax.models.avbert import MODALITIES, PLAIN_CNNS, AVBert, CNNOptions, presence
 from avshare_jax.models.budget import parameter_counts, unshared_transformer_parameters
 from avshare_jax.models.pretraining import MEP_HEADS, PretrainingNetwork
 
@@ -10,6 +10,7 @@ __all__ = [
     "MEP_HEADS",
     "MODALITIES",
     "AVBert",
+    "CNNOptions",
     "PretrainingNetwork",
     "build",
     "build_pretraining",
@@ -24,6 +25,6 @@ def build(model_config: ConfigDict) -> AVBert:
     return AVBert(model_config)
 
 
-def build_pretraining(model_config: ConfigDict) -> PretrainingNetwork:
+def build_pretraining(model_config: ConfigDict, cnn_options: CNNOptions = PLAIN_CNNS) -> PretrainingNetwork:
     """Builds the network with mask vectors and pretraining heads; the network's own params are under `network`."""
-    return PretrainingNetwork(model_config)
+    return PretrainingNetwork(model_config, cnn_options)

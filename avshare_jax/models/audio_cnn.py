@@ -1,10 +1,18 @@
 """The audio CNN: a 2D ResNet with separable early layers that turns each clip's log-mel spectrogram into one vector."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from avshare_jax.models.convolution import Convolution, batch_norm, statistics_mask
+from avshare_jax.models.convolution import (
+    Convolution,
+    Counted,
+    normalize,
+    rematerialized,
+    rematerialized_stage,
+)
 
 
 class AudioBottleneck(nn.Module):
@@ -16,24 +24,24 @@ class AudioBottleneck(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
         """Maps (N, time, frequency, C) to (N, time / stride, frequency / stride, 4 * inner)."""
         strides = (self.stride, self.stride)
         out = Convolution(self.inner, (1, 1), (1, 1), self.dtype, name="a")(x)
-        out = nn.relu(batch_norm(train, self.dtype, "a_norm")(out, mask=mask))
+        out = nn.relu(normalize(out, train, self.dtype, counted, "a_norm"))
         if self.separable:
             out = Convolution(self.inner, (1, 3), (1, self.stride), self.dtype, name="b_frequency")(out)
-            out = nn.relu(batch_norm(train, self.dtype, "b_frequency_norm")(out, mask=mask))
+            out = nn.relu(normalize(out, train, self.dtype, counted, "b_frequency_norm"))
             out = Convolution(self.inner, (3, 1), (self.stride, 1), self.dtype, name="b_time")(out)
-            out = nn.relu(batch_norm(train, self.dtype, "b_time_norm")(out, mask=mask))
+            out = nn.relu(normalize(out, train, self.dtype, counted, "b_time_norm"))
         else:
             out = Convolution(self.inner, (3, 3), strides, self.dtype, name="b")(out)
-            out = nn.relu(batch_norm(train, self.dtype, "b_norm")(out, mask=mask))
+            out = nn.relu(normalize(out, train, self.dtype, counted, "b_norm"))
         out = Convolution(4 * self.inner, (1, 1), (1, 1), self.dtype, name="c")(out)
-        out = batch_norm(train, self.dtype, "c_norm")(out, mask=mask)
+        out = normalize(out, train, self.dtype, counted, "c_norm")
         if out.shape != x.shape:
             x = Convolution(4 * self.inner, (1, 1), strides, self.dtype, name="shortcut")(x)
-            x = batch_norm(train, self.dtype, "shortcut_norm")(x, mask=mask)
+            x = normalize(x, train, self.dtype, counted, "shortcut_norm")
         return nn.relu(x + out)
 
 
@@ -46,6 +54,7 @@ class AudioCNN(nn.Module):
       separable_stages: number of early stages whose 3x3 convolutions are separable.
       stem_kernel: length of the stem's two one-dimensional kernels.
       dtype: dtype of the computation.
+      remat: what the backward pass keeps, see `REMATERIALIZATION`.
     """
 
     width: int
@@ -53,24 +62,30 @@ class AudioCNN(nn.Module):
     separable_stages: int
     stem_kernel: int
     dtype: jnp.dtype
+    remat: str = "none"
 
     @nn.compact
-    def __call__(self, log_mel: jax.Array, train: bool, present: jax.Array | None = None) -> jax.Array:
+    def __call__(self, log_mel: jax.Array, train: bool, counted: Counted) -> jax.Array:
         """Maps spectrograms (N, time, frequency) to feature maps (N, time', frequency', channels).
 
-        Clips whose `present` (N,) is false do not count in BatchNorm's statistics.
+        `counted` says which clips' statistics BatchNorm takes in training.
         """
-        mask = None if present is None else statistics_mask(present, 4)
-        x = Convolution(self.width, (1, self.stem_kernel), (1, 1), self.dtype, name="stem_frequency")(
-            log_mel[..., None]
-        )
-        x = nn.relu(batch_norm(train, self.dtype, "stem_frequency_norm")(x, mask=mask))
-        x = Convolution(self.width, (self.stem_kernel, 1), (1, 1), self.dtype, name="stem_time")(x)
-        x = nn.relu(batch_norm(train, self.dtype, "stem_time_norm")(x, mask=mask))
-        for stage, size in enumerate(self.stage_sizes):
-            for block in range(size):
-                stride = 2 if block == 0 else 1
-                separable = stage < self.separable_stages
-                name = f"stage{stage + 1}_block{block + 1}"
-                x = AudioBottleneck(self.width * 2**stage, stride, separable, self.dtype, name=name)(x, train, mask)
+        block_class = rematerialized(AudioBottleneck, self.remat)
+
+        def stem(cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
+            x = Convolution(cnn.width, (1, cnn.stem_kernel), (1, 1), cnn.dtype, name="stem_frequency")(x)
+            x = nn.relu(normalize(x, train, cnn.dtype, counted, "stem_frequency_norm"))
+            x = Convolution(cnn.width, (cnn.stem_kernel, 1), (1, 1), cnn.dtype, name="stem_time")(x)
+            return nn.relu(normalize(x, train, cnn.dtype, counted, "stem_time_norm"))
+
+        def run_stage(number: int, cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
+            for block in range(cnn.stage_sizes[number]):
+                stride, separable = 2 if block == 0 else 1, number < cnn.separable_stages
+                name = f"stage{number + 1}_block{block + 1}"
+                x = block_class(cnn.width * 2**number, stride, separable, cnn.dtype, name=name)(x, train, counted)
+            return x
+
+        x = rematerialized(stem, self.remat)(self, log_mel[..., None], train, counted)
+        for number in range(len(self.stage_sizes)):
+            x = rematerialized_stage(partial(run_stage, number), self.remat)(self, x, train, counted)
         return x

@@ -4,6 +4,8 @@ Shapes: B videos, S clips, T frames, H x W pixels, D hidden width. Tokens hold B
 """
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from avshare_jax.models.audio_cnn import AudioCNN
+from avshare_jax.models.convolution import Counted
+from avshare_jax.models.placement import constrain, fold_clips, join_axis, split_axis, unfold_clips
 from avshare_jax.models.transformer import TRANSFORMERS, SharedTransformer, TokenEmbedding, layer_norm
 from avshare_jax.models.visual_cnn import VisualCNN
 
@@ -22,6 +26,26 @@ PIXEL_MEAN, PIXEL_STD = 0.45, 0.225
 ByModality = Mapping[str, jax.Array]
 
 
+class CNNOptions(NamedTuple):
+    """How the CNNs run in training; parameters and evaluation stay as they are.
+
+    Attributes:
+      norm_groups: number of equal, consecutive parts of the batch whose videos BatchNorm normalizes together, as
+        data-parallel training without synchronized BatchNorm does.
+      clip_chunks: number of equal parts of each video's clips that the CNNs take one after the other; what the backward
+        pass needs of a part is computed again. Each part has statistics of its own (and running statistics move once,
+        towards their mean).
+      remat: what the backward pass keeps, see `convolution.REMATERIALIZATION`.
+    """
+
+    norm_groups: int = 1
+    clip_chunks: int = 1
+    remat: str = "none"
+
+
+PLAIN_CNNS = CNNOptions()
+
+
 class AVBert(nn.Module):
     """Audio-visual BERT (Lee et al., ICLR 2021).
 
@@ -31,9 +55,11 @@ class AVBert(nn.Module):
 
     Attributes:
       config: sizes as in `avshare_jax.models.sizes`.
+      cnn_options: for training.
     """
 
     config: ConfigDict
+    cnn_options: CNNOptions = PLAIN_CNNS
 
     def setup(self) -> None:
         """Creates the parts by the sizes in the config.
@@ -44,8 +70,8 @@ class AVBert(nn.Module):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         if c.fusion not in TRANSFORMERS:
             raise ValueError(f"The fusion is one of {', '.join(TRANSFORMERS)}, and not {c.fusion!r}.")
-        self.visual_cnn = VisualCNN(**c.visual_cnn, dtype=dtype)
-        self.audio_cnn = AudioCNN(**c.audio_cnn, dtype=dtype)
+        self.visual_cnn = VisualCNN(**c.visual_cnn, dtype=dtype, remat=self.cnn_options.remat)
+        self.audio_cnn = AudioCNN(**c.audio_cnn, dtype=dtype, remat=self.cnn_options.remat)
         self.visual_projection = nn.Dense(c.hidden, dtype=dtype)
         self.visual_norm = layer_norm(dtype)
         self.audio_projection = nn.Dense(c.hidden, dtype=dtype)
@@ -102,20 +128,70 @@ class AVBert(nn.Module):
         """Runs the CNNs on each clip; returns the `*_features` and `*_embeddings` of `__call__`."""
         outputs, present = {}, presence(batch)
         for name in (name for name in MODALITIES if INPUTS[name] in batch):
-            inputs = batch[INPUTS[name]]
-            clips = inputs.shape[:2]
-            if inputs.dtype == jnp.uint8:
-                inputs = (inputs.astype(jnp.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
-            # A clip counts in BatchNorm's statistics where its video has the modality.
-            counts = jnp.repeat(present[name], clips[1]) if name in present else None
-            features = getattr(self, f"{name}_cnn")(inputs.reshape(-1, *inputs.shape[2:]), train, counts)
-            features = features.mean(range(1, features.ndim - 1)).reshape(*clips, -1)
-            projected = getattr(self, f"{name}_projection")(features)
-            outputs |= {
-                f"{name}_features": features,
-                f"{name}_embeddings": getattr(self, f"{name}_norm")(projected),
-            }
+            features = self.clip_features(name, batch[INPUTS[name]], train, present.get(name))
+            embeddings = getattr(self, f"{name}_norm")(getattr(self, f"{name}_projection")(features))
+            # From here on, all clips of a video are needed together.
+            outputs |= {f"{name}_features": features, f"{name}_embeddings": constrain(embeddings, ("batch", None))}
         return outputs
+
+    def clip_features(self, name: str, inputs: jax.Array, train: bool, present: jax.Array | None) -> jax.Array:
+        """Runs one CNN on the clips (B, S, ...) of a modality, in `clip_chunks` parts; returns (B, S, features).
+
+        Args:
+          name: of the modality.
+          inputs: as in the batch.
+          train: as for `__call__`.
+          present: (B,) bool, which videos have the modality; None: all.
+
+        Raises:
+          ValueError: the clips cannot be divided into the chunks.
+        """
+        cnn, chunks = getattr(self, f"{name}_cnn"), self.cnn_options.clip_chunks
+        if not train or chunks == 1:
+            return self.pooled_features(cnn, inputs, train, present)
+        if inputs.shape[1] % chunks:
+            raise ValueError(f"{inputs.shape[1]} clips cannot be divided into {chunks} equal chunks.")
+        plain_cnn, variables = cnn.unbind()
+
+        def run_chunk(variables: Mapping[str, Any], chunk: jax.Array) -> tuple[jax.Array, Any]:
+            def run(bound: nn.Module) -> jax.Array:
+                return self.pooled_features(bound, chunk, train, present)
+
+            return nn.apply(run, plain_cnn, mutable=["batch_stats"])(variables)
+
+        run_chunk = jax.checkpoint(run_chunk, prevent_cse=False)
+        features, updates = jax.lax.map(partial(run_chunk, variables), split_axis(inputs, 1, chunks))
+        if self.is_mutable_collection("batch_stats"):
+            for module, statistics in updates["batch_stats"].items():
+                cnn.put_variable("batch_stats", module, jax.tree.map(lambda x: x.mean(0), statistics))
+        return join_axis(features, 1)
+
+    def pooled_features(self, cnn: nn.Module, inputs: jax.Array, train: bool, present: jax.Array | None) -> jax.Array:
+        """Runs a CNN on clips (B, S, ...) and takes the mean of each feature map; returns (B, S, features)."""
+        counted = self.counted_clips(inputs.shape[:2], present) if train else Counted()
+        if inputs.dtype == jnp.uint8:
+            inputs = (inputs.astype(jnp.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
+        features = cnn(fold_clips(inputs), train, counted)
+        return unfold_clips(features.mean(range(1, features.ndim - 1)), inputs.shape[0])
+
+    def counted_clips(self, shape: tuple[int, int], present: jax.Array | None) -> Counted:
+        """Which of the (B, S) clips count in whose statistics: where their video has the modality, in its group.
+
+        Raises:
+          ValueError: the videos cannot be divided into the groups.
+        """
+        videos, groups = shape[0], self.cnn_options.norm_groups
+        if videos % groups:
+            raise ValueError(f"A batch of {videos} videos cannot be divided into {groups} equal BatchNorm groups.")
+
+        def of_clips(of_videos: jax.Array) -> jax.Array:
+            return fold_clips(jnp.broadcast_to(of_videos[:, None], shape))
+
+        members = None
+        if groups > 1:
+            group = of_clips(jnp.arange(videos) // (videos // groups))
+            members = group == jnp.arange(groups)[:, None]
+        return Counted(None if present is None else of_clips(present), members)
 
     def encode(self, embeddings: ByModality, train: bool) -> dict[str, jax.Array]:
         """Turns clip embeddings (B, S, D) into the tokens (B, S + 1, D) that are then fused, each modality by itself.

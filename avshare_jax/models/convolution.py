@@ -1,8 +1,33 @@
-"""Convolution and normalization blocks shared by the visual and the audio CNN."""
+"""Convolution and normalization blocks shared by the visual and the audio CNN, and what their backward pass keeps."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+# What the backward pass finds in memory and does not compute again. "none" rematerializes nothing. "convolutions": the
+# outputs of convolutions, so that normalization and ReLU are done again, which costs no matrix product. "blocks": the
+# inputs of the bottlenecks, for one more forward pass. "stages": the inputs of the stages (and, while one stage is
+# differentiated, of its bottlenecks), for two more.
+REMATERIALIZATION = ("none", "convolutions", "blocks", "stages")
+MOMENTUM, EPSILON = 0.9, 1e-5
+
+Part = TypeVar("Part", bound=Callable[..., Any])
+
+
+class Counted(NamedTuple):
+    """Which of N clips BatchNorm's statistics are taken over.
+
+    Attributes:
+      present: (N,) bool, false for clips of videos without the modality; None: all count.
+      groups: (G, N) bool, which clips are normalized together, each in one group; None: all of them.
+    """
+
+    present: jax.Array | None = None
+    groups: jax.Array | None = None
 
 
 class Convolution(nn.Module):
@@ -30,7 +55,10 @@ class Convolution(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.he_normal(), (*self.kernel_size, x.shape[-1], self.features), jnp.float32
         )
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return checkpoint_name(self.convolve(x.astype(self.dtype), kernel.astype(self.dtype)), "convolution")
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Applies the kernel in the fewest dimensions that it mixes."""
         if all(size == 1 for size in self.kernel_size):
             x = x[(slice(None), *(slice(None, None, stride) for stride in self.strides))]
             return x @ kernel.reshape(kernel.shape[-2:])
@@ -57,6 +85,14 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.A
     )
 
 
+def normalize(x: jax.Array, train: bool, dtype: jnp.dtype, counted: Counted, name: str) -> jax.Array:
+    """Applies a BatchNorm module of that name to (N, ..., C), in training by the statistics of the clips that count."""
+    if train and counted.groups is not None:
+        return GroupedBatchNorm(dtype, name=name)(x, counted)
+    mask = None if counted.present is None else statistics_mask(counted.present, x.ndim)
+    return batch_norm(train, dtype, name)(x, mask=mask)
+
+
 def batch_norm(train: bool, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
     """BatchNorm over the global batch with the paper's constants: eps 1e-5, momentum 0.1 of the new value.
 
@@ -65,9 +101,77 @@ def batch_norm(train: bool, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
       dtype: dtype of the result; statistics and parameters are float32.
       name: name of the module.
     """
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    return nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype, name=name)
+
+
+class GroupedBatchNorm(nn.Module):
+    """BatchNorm in training whose statistics are those of each group of clips, with the variables of `batch_norm`.
+
+    The running statistics move towards the mean of the groups' statistics.
+
+    Attributes:
+      dtype: dtype of the result; statistics and parameters are float32.
+    """
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, counted: Counted) -> jax.Array:
+        """Normalizes (N, ..., C). In a group without present clips, all count: no mean is NaN."""
+        channels, inner = x.shape[-1:], tuple(range(1, x.ndim - 1))
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+
+        # Means of clips first: what then goes through the groups, and from device to device, is small.
+        full = x.astype(jnp.float32)
+        mean, variance = group_statistics(full.mean(inner), (full**2).mean(inner), counted)
+        if not self.is_initializing():
+            running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean.mean(0)
+            running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * variance.mean(0)
+
+        of_clip = counted.groups.astype(jnp.float32).T
+        mean_of_clip = jnp.matmul(of_clip, mean, precision="highest")
+        factor_of_clip = jnp.matmul(of_clip, scale * jax.lax.rsqrt(variance + EPSILON), precision="highest")
+        shape = (x.shape[0], *[1] * len(inner), *channels)
+        return ((full - mean_of_clip.reshape(shape)) * factor_of_clip.reshape(shape) + bias).astype(self.dtype)
+
+
+def group_statistics(means: jax.Array, squares: jax.Array, counted: Counted) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance (G, C) of each group from the clips' own means of values and of squares, each (N, C)."""
+    members = counted.groups
+    if counted.present is not None:
+        present = members & counted.present
+        members = jnp.where(present.any(1, keepdims=True), present, members)
+    weights = members / jnp.sum(members, 1, keepdims=True, dtype=jnp.float32)
+    mean, square = (jnp.matmul(weights, x, precision="highest") for x in (means, squares))
+    return mean, jnp.maximum(square - mean**2, 0.0)
 
 
 def statistics_mask(present: jax.Array, rank: int) -> jax.Array:
     """Shapes (N,) bool for BatchNorm over arrays of that rank. Where nothing is present, all counts: no mean is NaN."""
     return (present | ~jnp.any(present)).reshape(-1, *[1] * (rank - 1))
+
+
+def rematerialized(part: Part, remat: str) -> Part:
+    """Lets the backward pass of a bottleneck, or of a stem, keep only what `remat` says, see `REMATERIALIZATION`.
+
+    Args:
+      part: a module class called as `(x, train, counted)`, or a function called as `(module, x, train, counted)`.
+      remat: how.
+
+    Raises:
+      ValueError: `remat` is unknown.
+    """
+    if remat not in REMATERIALIZATION:
+        raise ValueError(f"The rematerialization is one of {', '.join(REMATERIALIZATION)}, and not {remat!r}.")
+    if remat == "none":
+        return part
+    kept = jax.checkpoint_policies.save_only_these_names("convolution") if remat == "convolutions" else None
+    return nn.remat(part, policy=kept, static_argnums=(2,))
+
+
+def rematerialized_stage(stage: Part, remat: str) -> Part:
+    """Lets the backward pass of a stage, a function as for `rematerialized`, keep its input where `remat` says so."""
+    return nn.remat(stage, static_argnums=(2,)) if remat == "stages" else stage

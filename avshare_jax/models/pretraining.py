@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from avshare_jax.models.avbert import MODALITIES, AVBert, presence
+from avshare_jax.models.avbert import MODALITIES, PLAIN_CNNS, AVBert, CNNOptions, presence
 
 # Masked embedding prediction runs on the outputs of every Transformer that there is.
 MEP_HEADS = {
@@ -48,14 +48,20 @@ class PairClassifier(nn.Module):
 
 
 class PretrainingNetwork(nn.Module):
-    """AVBert with mask vectors, predictors (masked embedding) and two pair classifiers (correct pair)."""
+    """AVBert with mask vectors, predictors (masked embedding) and two pair classifiers (correct pair).
+
+    Attributes:
+      config: as for `AVBert`.
+      cnn_options: as for `AVBert`.
+    """
 
     config: ConfigDict
+    cnn_options: CNNOptions = PLAIN_CNNS
 
     def setup(self) -> None:
         """Creates network, mask vectors and heads."""
         hidden, dtype = self.config.hidden, jnp.dtype(self.config.dtype)
-        self.network = AVBert(self.config)
+        self.network = AVBert(self.config, self.cnn_options)
         init = nn.initializers.normal(stddev=0.02)
         self.visual_mask_vector = self.param("visual_mask_vector", init, (hidden,))
         self.audio_mask_vector = self.param("audio_mask_vector", init, (hidden,))

@@ -1,10 +1,18 @@
 """The visual CNN: a "slow" 3D ResNet that turns each clip of frames into one vector."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from avshare_jax.models.convolution import Convolution, batch_norm, statistics_mask
+from avshare_jax.models.convolution import (
+    Convolution,
+    Counted,
+    normalize,
+    rematerialized,
+    rematerialized_stage,
+)
 
 
 class VisualBottleneck(nn.Module):
@@ -16,18 +24,18 @@ class VisualBottleneck(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
         """Maps (N, T, H, W, C) to (N, T, H / stride, W / stride, 4 * inner)."""
         strides = (1, self.stride, self.stride)
         out = Convolution(self.inner, (self.temporal_kernel, 1, 1), (1, 1, 1), self.dtype, name="a")(x)
-        out = nn.relu(batch_norm(train, self.dtype, "a_norm")(out, mask=mask))
+        out = nn.relu(normalize(out, train, self.dtype, counted, "a_norm"))
         out = Convolution(self.inner, (1, 3, 3), strides, self.dtype, name="b")(out)
-        out = nn.relu(batch_norm(train, self.dtype, "b_norm")(out, mask=mask))
+        out = nn.relu(normalize(out, train, self.dtype, counted, "b_norm"))
         out = Convolution(4 * self.inner, (1, 1, 1), (1, 1, 1), self.dtype, name="c")(out)
-        out = batch_norm(train, self.dtype, "c_norm")(out, mask=mask)
+        out = normalize(out, train, self.dtype, counted, "c_norm")
         if out.shape != x.shape:
             x = Convolution(4 * self.inner, (1, 1, 1), strides, self.dtype, name="shortcut")(x)
-            x = batch_norm(train, self.dtype, "shortcut_norm")(x, mask=mask)
+            x = normalize(x, train, self.dtype, counted, "shortcut_norm")
         return nn.relu(x + out)
 
 
@@ -41,6 +49,7 @@ class VisualCNN(nn.Module):
       stem_kernel: (time, height, width) of the stem's kernel.
       stem_strides: its strides.
       dtype: dtype of the computation.
+      remat: what the backward pass keeps, see `REMATERIALIZATION`.
     """
 
     width: int
@@ -49,24 +58,32 @@ class VisualCNN(nn.Module):
     stem_kernel: tuple[int, int, int]
     stem_strides: tuple[int, int, int]
     dtype: jnp.dtype
+    remat: str = "none"
 
     @nn.compact
-    def __call__(self, frames: jax.Array, train: bool, present: jax.Array | None = None) -> jax.Array:
+    def __call__(self, frames: jax.Array, train: bool, counted: Counted) -> jax.Array:
         """Maps normalized clips (N, T, H, W, 3) to feature maps (N, T', H', W', channels).
 
-        Clips whose `present` (N,) is false do not count in BatchNorm's statistics.
+        `counted` says which clips' statistics BatchNorm takes in training.
         """
-        mask = None if present is None else statistics_mask(present, 5)
-        x = Convolution(self.width, self.stem_kernel, self.stem_strides, self.dtype, name="stem")(frames)
-        x = nn.relu(batch_norm(train, self.dtype, "stem_norm")(x, mask=mask))
-        x = max_pool_3_stride_2(max_pool_3_stride_2(x, axis=2), axis=3)
-        for stage, (size, temporal_kernel) in enumerate(zip(self.stage_sizes, self.temporal_kernels, strict=True)):
-            for block in range(size):
-                stride = 2 if stage > 0 and block == 0 else 1
-                name = f"stage{stage + 1}_block{block + 1}"
-                x = VisualBottleneck(self.width * 2**stage, temporal_kernel, stride, self.dtype, name=name)(
-                    x, train, mask
-                )
+        block_class = rematerialized(VisualBottleneck, self.remat)
+
+        def stem(cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
+            x = Convolution(cnn.width, cnn.stem_kernel, cnn.stem_strides, cnn.dtype, name="stem")(x)
+            x = nn.relu(normalize(x, train, cnn.dtype, counted, "stem_norm"))
+            return max_pool_3_stride_2(max_pool_3_stride_2(x, axis=2), axis=3)
+
+        def run_stage(number: int, cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
+            for block in range(cnn.stage_sizes[number]):
+                stride = 2 if number > 0 and block == 0 else 1
+                inner, temporal_kernel = cnn.width * 2**number, cnn.temporal_kernels[number]
+                name = f"stage{number + 1}_block{block + 1}"
+                x = block_class(inner, temporal_kernel, stride, cnn.dtype, name=name)(x, train, counted)
+            return x
+
+        x = rematerialized(stem, self.remat)(self, frames, train, counted)
+        for number, _ in enumerate(zip(self.stage_sizes, self.temporal_kernels, strict=True)):
+            x = rematerialized_stage(partial(run_stage, number), self.remat)(self, x, train, counted)
         return x
 
 

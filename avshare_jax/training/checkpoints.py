@@ -23,6 +23,7 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 
 from avshare_jax.settings import UserError
 from avshare_jax.training.checksums import tree_checksums
+from avshare_jax.training.hosts import first_process_first
 from avshare_jax.training.step import TrainState
 
 # What makes a run another one when it changes, beside its data set.
@@ -30,7 +31,7 @@ IDENTITY = ("model", "seed")
 # What depends on the machine or changes nothing that is learned, so that nobody has to be told.
 UNANNOUNCED = (
     *("data.data_dir", "data.num_workers", "data.prefetch", "demo.videos_dir"),
-    *("mesh", "log_every", "checkpoint_every", "checkpoints_kept"),
+    *("mesh", "log_every", "checkpoint_every", "checkpoints_kept", "peer_timeout_seconds"),
 )
 
 
@@ -94,16 +95,19 @@ class Checkpoints:
         restored = _restore(self._manager, step, {name: ocp.args.StandardRestore(item) for name, item in items.items()})
         return TrainState(**restored["variables"], **restored["trainer"])
 
-    def set_aside_latest(self) -> None:
-        """Moves the last checkpoint, which is damaged, out of the way, so that the one before becomes the last."""
+    def set_aside_latest(self) -> epath.Path:
+        """Moves the last checkpoint, which is damaged, out of the way; returns where it is now."""
         step = self.latest_step()
         aside = self._directory.parent / "damaged" / str(step)
-        aside.parent.mkdir(exist_ok=True)
-        if aside.exists():
-            aside.rmtree()
-        (self._directory / str(step)).rename(aside)
+        with first_process_first("set aside"):
+            if (self._directory / str(step)).exists():
+                aside.parent.mkdir(exist_ok=True)
+                if aside.exists():
+                    aside.rmtree()
+                (self._directory / str(step)).rename(aside)
         self._manager.close()
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        return aside
 
     def _finish_last(self) -> str:
         """Waits for the checkpoint that is being written; returns a sentence where that failed, else nothing."""
@@ -232,6 +236,8 @@ def claim_workdir(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[
     """
     if changes := check_run(workdir, config, dataset):
         print(f"Going on with other settings than before: {', '.join(changes)}.", flush=True)
+    if jax.process_index() > 0:
+        return
     path = epath.Path(workdir)
     # The config last: its presence says that both are there.
     for name, content in (("dataset", dict(dataset)), ("config", _plain(config))):

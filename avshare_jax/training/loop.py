@@ -1,5 +1,6 @@
 """The training loop: restore or initialize, then step, log, next batch, checkpoint, until the last step."""
 
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,10 +13,11 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from avshare_jax.training.checkpoints import Checkpoints, check_run, claim_workdir
-from avshare_jax.training.mesh import replicated, shard_batch
+from avshare_jax.training.checkpoints import Checkpoints, DamagedCheckpointError, check_run, claim_workdir
+from avshare_jax.training.hosts import RESTART, Preemption
 from avshare_jax.training.metrics import Reporter, duration
 from avshare_jax.training.optimizer import make_optimizer
+from avshare_jax.training.sharding import check_layout, shard_batch, state_shardings
 from avshare_jax.training.step import Batch, Metrics, Task, TrainState, create_state, make_train_step
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -30,6 +32,8 @@ def train(
     dataset_identity: Mapping[str, Any],
     mesh: Mesh,
     shown_metrics: Sequence[str] = (),
+    measure_input: Callable[[], Mapping[str, float]] = dict,
+    preemption: Preemption | None = None,
 ) -> None:
     """Trains until `config.total_steps`, from the last checkpoint in `workdir` if there is one.
 
@@ -37,8 +41,8 @@ def train(
     come from the checkpoint, randomness from (seed, step), and data from `make_batches(step)`.
 
     Args:
-      config: `seed`, `batch_size`, `total_steps`, `data.num_clips`, `model` (compared only), `optimizer`, `log_every`,
-        `checkpoint_every`, `checkpoints_kept`, `max_nonfinite_steps`.
+      config: `seed`, `batch_size`, `total_steps`, `data.num_clips`, `model` (compared only), `optimizer`, `sharding`,
+        `memory`, `norm_groups`, `log_every`, `checkpoint_every`, `checkpoints_kept`, `max_nonfinite_steps`.
       workdir: gets config.json, dataset.json, metrics.jsonl, checkpoints/ and tensorboard/.
       task: what is trained.
       make_batches: takes the step to start at; gives a generator of this process's rows (B / processes, ...) of
@@ -46,24 +50,36 @@ def train(
       dataset_identity: `name` and `fingerprint` of the data set.
       mesh: from `make_mesh`.
       shown_metrics: names of metrics that the console shows beside the loss.
+      measure_input: gives metrics of the input so far, which go to the files with each logged step.
+      preemption: what has been listening for a warning that the machine is taken away; by default, from now on.
 
     Raises:
-      UserError: the workdir belongs to another run, or the loss stayed not finite.
+      UserError: the workdir belongs to another run, the batch does not divide over the mesh, or the loss stayed not
+        finite.
     """
     check_run(workdir, config, dataset_identity)
+    check_layout(config, mesh)
+    preemption = preemption or Preemption()
     with Checkpoints(workdir, config.checkpoints_kept) as checkpoints:
-        start_step = checkpoints.latest_step() or 0
-        if start_step >= config.total_steps:
-            print(f"Nothing to do: the run has its {config.total_steps} steps (last checkpoint: step {start_step}).")
+        while True:
+            start_step = checkpoints.latest_step() or 0
+            if start_step >= config.total_steps:
+                print(f"Nothing to do: the run has its {config.total_steps} steps.")
+                return
+            claim_workdir(workdir, config, dataset_identity)
+            if start_step:
+                print(f"Resuming from the checkpoint of step {start_step}.", flush=True)
+            with closing(make_batches(start_step)) as batches:
+                batch = shard_batch(next(batches), mesh, config.sharding)
+                try:
+                    state, train_step = prepare(config, task, mesh, batch, checkpoints)
+                except DamagedCheckpointError as damage:
+                    aside = checkpoints.set_aside_latest()
+                    print(f"{damage} It is now in {aside}; going back to the one before.", flush=True)
+                    continue
+                with Reporter(config, workdir, start_step, shown_metrics, measure_input) as reporter:
+                    take_steps(config, state, batch, train_step, batches, mesh, reporter, checkpoints, preemption)
             return
-        claim_workdir(workdir, config, dataset_identity)
-        if start_step:
-            print(f"Resuming from the checkpoint of step {start_step}.", flush=True)
-        with closing(make_batches(start_step)) as batches:
-            batch = shard_batch(next(batches), mesh)
-            state, train_step = prepare(config, task, mesh, batch, checkpoints)
-            with Reporter(config, workdir, start_step, shown_metrics) as reporter:
-                take_steps(config, state, batch, train_step, batches, mesh, reporter, checkpoints)
 
 
 def take_steps(
@@ -75,8 +91,13 @@ def take_steps(
     mesh: Mesh,
     reporter: Reporter,
     checkpoints: Checkpoints,
+    preemption: Preemption,
 ) -> None:
-    """Takes all steps after `state`, whose first batch is `batch`."""
+    """Takes all steps after `state`, whose first batch is `batch`; told to end, saves the state first.
+
+    Raises:
+      SystemExit: with `hosts.RESTART`, after the process was told to end.
+    """
     pending = None
     for step in range(int(state.step) + 1, config.total_steps + 1):
         # Dispatch first: while the devices compute this step, the host reports the step before, which is done, and
@@ -86,12 +107,16 @@ def take_steps(
             reporter.report(*pending)
         pending = (step, metrics)
         if step < config.total_steps:
-            batch = shard_batch(reporter.progress.next(batches), mesh)
-        if step % config.checkpoint_every == 0 or step == config.total_steps:
+            batch = shard_batch(reporter.progress.next(batches), mesh, config.sharding)
+        ending = preemption.is_due(step)
+        if step % config.checkpoint_every == 0 or step == config.total_steps or ending:
             # The line of this step comes before its checkpoint: a resumed run would not write it again.
             reporter.report(*pending)
             pending = None
             checkpoints.save(state)
+        if ending and step < config.total_steps:
+            print(f"Told to end: step {step} is saved. The same command goes on from there.", flush=True)
+            sys.exit(RESTART)
 
 
 def prepare(
@@ -100,17 +125,27 @@ def prepare(
     """Restores or initializes the state, and compiles the step for it."""
     optimizer = make_optimizer(config.optimizer, config.total_steps)
     create = partial(create_state, task, optimizer)
-    key, whole = jax.random.key(config.seed), replicated(mesh)
+    key = jax.random.key(config.seed)
+    shapes = jax.eval_shape(create, key, batch)
+    sharding = state_shardings(shapes, mesh, config.sharding)
     print("Compiling ...", end=" ", flush=True)
     started = time.monotonic()
     if checkpoints.latest_step() is None:
-        state = jax.jit(create, out_shardings=whole)(key, batch)
+        state = jax.jit(create, out_shardings=sharding)(key, batch)
     else:
-        shapes = jax.eval_shape(create, key, batch)
         state = checkpoints.restore(
-            jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
+            jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, sharding)
         )
+    train_step = make_train_step(
+        task,
+        optimizer,
+        mesh,
+        seed=config.seed,
+        rules=config.sharding,
+        state_sharding=sharding,
+        accumulation_steps=config.memory.accumulation_steps,
+    )
     # Ahead of time, so that neither speed nor ETA count it.
-    train_step = make_train_step(task, optimizer, mesh, config.seed).lower(state, batch).compile()
+    train_step = train_step.lower(state, batch).compile()
     print(f"took {duration(time.monotonic() - started)}.", flush=True)
     return state, train_step

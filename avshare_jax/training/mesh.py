@@ -1,18 +1,19 @@
-"""Devices: a named mesh, how batches and state lie on it, and global arrays from each process's rows."""
+"""Devices as a mesh with named axes."""
 
 import math
-from collections.abc import Mapping
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from avshare_jax.settings import UserError
 
+# Along these, devices hold different rows of a batch.
+ROW_AXES = ("data", "fsdp")
+
 
 def make_mesh(mesh_config: ConfigDict) -> Mesh:
-    """Lays all devices out as named axes; `{"data": -1}` puts them all on the axis `data`.
+    """Lays all devices out as named axes; `{"data": -1, "fsdp": 1, "clip": 1}` puts them all on the axis `data`.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices (one size may be -1: what is left).
@@ -20,37 +21,26 @@ def make_mesh(mesh_config: ConfigDict) -> Mesh:
     sizes = dict(mesh_config)
     devices = jax.device_count()
     known = math.prod(size for size in sizes.values() if size != -1)
-    sizes = {name: devices // known if size == -1 else size for name, size in sizes.items()}
-    if math.prod(sizes.values()) != devices:
+    fitting = {name: devices // max(known, 1) if size == -1 else size for name, size in sizes.items()}
+    if math.prod(fitting.values()) != devices or min(fitting.values()) < 1:
         raise UserError(
-            f"config.mesh {dict(mesh_config)} does not fit {devices} devices: the sizes must multiply to {devices}, "
+            f"config.mesh {sizes} does not fit {devices} devices: the sizes must multiply to {devices}, "
             "where one of them may be -1."
         )
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+    return jax.make_mesh(tuple(fitting.values()), tuple(fitting), axis_types=(AxisType.Auto,) * len(fitting))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises `UserError` where the global batch does not divide over the mesh's `data` axis."""
-    rows = mesh.shape["data"]
+    """Raises `UserError` where the global batch does not divide over the devices that hold different rows."""
+    rows = math.prod(mesh.shape[axis] for axis in ROW_AXES)
     if batch_size % rows:
         above = batch_size + rows - batch_size % rows
         raise UserError(
-            f"config.batch_size={batch_size} does not divide over the {rows} devices of the mesh's data axis: "
-            f"use a multiple of {rows}, such as {above}."
+            f"config.batch_size={batch_size} does not divide over the {rows} devices of the mesh's axes "
+            f"{' and '.join(ROW_AXES)}: use a multiple of {rows}, such as {above}."
         )
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows (the first axis) split over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
-
-
-def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays (B, ...) from the contiguous rows (B / processes, ...) that this process read."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

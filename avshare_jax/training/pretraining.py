@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from avshare_jax import models
+from avshare_jax.models.placement import constrain
 from avshare_jax.objectives import correct_pair, masked_embedding, masking, negatives
 from avshare_jax.training.augmentation import augment
 
@@ -18,7 +19,8 @@ class Pretraining:
     """Masked embedding prediction and correct pair prediction with content-aware negatives.
 
     Attributes:
-      config: the whole run's config; its `model`, `augment` and `objectives` are read.
+      config: the whole run's config; its `model`, `augment` and `objectives` are read, and in training `norm_groups`
+        and `memory`.
       network: the Flax module.
     """
 
@@ -66,7 +68,7 @@ class Pretraining:
             positions[modality] = masking.sample_masked_positions(mask_key, batch_size, num_clips, count)
             masks[modality] = masking.positions_to_mask(positions[modality], num_clips)
         wrong_audio = correct_pair.sample_derangement(keys["pairs"], batch_size)
-        outputs, updates = self.network.apply(
+        outputs, updates = (self.training_network() if train else self.network).apply(
             variables,
             batch,
             masks,
@@ -82,6 +84,12 @@ class Pretraining:
         metrics = {"loss": loss, "mep/loss": mep_loss, "cpp/loss": cpp_loss, **mep_metrics, **cpp_metrics}
         return loss, (metrics, updates.get("batch_stats", variables.get("batch_stats")))
 
+    def training_network(self) -> models.PretrainingNetwork:
+        """The network with the config's choices for training, which change neither parameters nor evaluation."""
+        memory = self.config.memory
+        options = models.CNNOptions(self.config.norm_groups, memory.clip_chunks, memory.remat)
+        return models.build_pretraining(self.config.model, options)
+
     def masked_embedding(
         self,
         outputs: Variables,
@@ -96,7 +104,8 @@ class Pretraining:
             targets, has_it = outputs["targets"][modality], present.get(modality)
             drawn, valid = negatives.sample_negatives(
                 keys[modality],
-                targets,
+                # Every device compares its masked clips with all clips: their embeddings are small.
+                constrain(jax.lax.stop_gradient(targets), ()),
                 positions[modality],
                 options.num_negatives,
                 negatives.LOG_WEIGHTS[options.negative_sampling],

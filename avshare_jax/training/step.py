@@ -9,7 +9,8 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from avshare_jax.training.mesh import batch_sharding, replicated
+from avshare_jax.models.placement import BATCH_AXES, Rules, constrain, placement, split_axis
+from avshare_jax.training.mesh import replicated
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -68,22 +69,41 @@ def create_state(task: Task, optimizer: optax.GradientTransformation, key: jax.A
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, task: Task, optimizer: optax.GradientTransformation, seed: int
+    state: TrainState,
+    batch: Batch,
+    *,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    accumulation_steps: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step on a global batch.
 
     All randomness comes from `seed` folded with the step. Where the loss or the gradient's norm is not finite, the
     update is skipped: only the step and the counters move.
 
+    Args:
+      state: before the step.
+      batch: arrays (B, ...).
+      task: what is trained.
+      optimizer: as for `create_state`.
+      seed: of the run.
+      accumulation_steps: number of parts that the batch is taken in, see `accumulate`.
+
     Returns:
       The new state, and scalar metrics: the task's, `loss`, `grad_norm`, `skipped` and `skipped_in_a_row`.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
-    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        return task.loss({"params": params, "batch_stats": state.batch_stats}, batch, key, train=True)
+    def differentiate(batch: Batch, key: jax.Array) -> tuple[tuple[jax.Array, tuple[Metrics, Any]], Any]:
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
+            # Parameters that are split come together here. Left to itself, the compiler may split activations alike.
+            params = jax.tree.map(lambda x: constrain(x, ()), params)
+            return task.loss({"params": params, "batch_stats": state.batch_stats}, batch, key, train=True)
 
-    (loss, (metrics, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+
+    (loss, (metrics, batch_stats)), gradient = accumulate(differentiate, batch, key, accumulation_steps)
     gradient_norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
@@ -103,13 +123,64 @@ def train_step(
     return state, {**metrics, "loss": loss, "grad_norm": gradient_norm, **counters}
 
 
+def accumulate(function: Callable[[Batch, jax.Array], Any], batch: Batch, key: jax.Array, steps: int) -> Any:
+    """Means of what a function returns for each part of a batch, one part in memory at a time.
+
+    Part i has the rows i, i + steps, i + 2 steps ... (see `split_axis`) and a key of its own. Whatever relates videos
+    to each other, as negatives, pairs and BatchNorm do, stays within a part; running statistics move once, by the mean.
+
+    Args:
+      function: of (part of the batch, key); returns float arrays.
+      batch: arrays (B, ...); `steps` divides B.
+      key: random key; passed on as it is where there is one part.
+      steps: number of parts.
+    """
+    if steps == 1:
+        return function(batch, key)
+    parts = {
+        name: constrain(split_axis(x, 0, steps), (None, *BATCH_AXES.get(name, ("batch",)))) for name, x in batch.items()
+    }
+
+    def add(total: Any, part_and_key: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*part_and_key)), None
+
+    keys = jax.random.split(key, steps)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts), key)
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), (parts, keys))
+    return jax.tree.map(lambda x: x / steps, total)
+
+
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int,
+    rules: Rules,
+    state_sharding: TrainState,
+    accumulation_steps: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Compiles `train_step` for the mesh: rows over `data`, the state on every device and donated."""
+    """Compiles `train_step` for the mesh; the state is donated.
+
+    Args:
+      task: what is trained.
+      optimizer: as for `create_state`.
+      mesh: from `make_mesh`.
+      seed: of the run.
+      rules: where activations lie, as for `placement`.
+      state_sharding: from `sharding.state_shardings`. The batch lies as `sharding.shard_batch` has put it.
+      accumulation_steps: as for `train_step`.
+    """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return train_step(state, batch, task=task, optimizer=optimizer, seed=seed)
+        with placement(mesh, rules):
+            return train_step(
+                state, batch, task=task, optimizer=optimizer, seed=seed, accumulation_steps=accumulation_steps
+            )
 
-    whole = replicated(mesh)
-    return jax.jit(step, in_shardings=(whole, batch_sharding(mesh)), out_shardings=whole, donate_argnums=0)
+    return jax.jit(
+        step,
+        in_shardings=(state_sharding, None),
+        out_shardings=(state_sharding, replicated(mesh)),
+        donate_argnums=0,
+    )

@@ -1,7 +1,8 @@
-"""Proves that a run's losses do not depend on the number of devices: pretraining on 1 device and on 8 simulated ones.
+"""Proves that a run's losses and gradients do not depend on the devices, on 8 simulated ones against one of them.
 
-BatchNorm, negatives and derangement all cross device borders. Both numbers of devices get a
-process of their own, which runs this file.
+A process of its own, which runs this file, takes five steps on every mesh. BatchNorm, negatives and derangement cross
+the borders between devices. It lists what the devices exchange: never activations. For every way of sharing weights, it
+takes a step with the Transformers alone, which are all that sharing concerns, on a mesh of all axes.
 """
 
 import json
@@ -9,43 +10,89 @@ import os
 import subprocess
 import sys
 from functools import partial
+from itertools import product
 
 import jax
 import numpy as np
+import optax
 import pytest
+from jax.sharding import AxisType
 
-from avshare_jax.training.mesh import make_mesh, replicated, shard_batch
+from avshare_jax import models
+from avshare_jax.models.factorized import SHARING
+from avshare_jax.training.collectives import list_collectives
 from avshare_jax.training.optimizer import make_optimizer
 from avshare_jax.training.pretraining import Pretraining
+from avshare_jax.training.sharding import shard_batch, state_shardings
 from avshare_jax.training.step import TrainState, create_state, make_train_step
 from configs.pretrain import get_config
 
+# Sizes of the axes data, fsdp and clip.
+ONE = (1, 1, 1)
+MIXED = (2, 2, 2)
+MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "clip": (1, 1, 8), "mixed": MIXED}
+SCHEMES = [f"{layers} {transformers}" for layers, transformers in product(SHARING, SHARING)]
+STEPS, VIDEOS, CLIPS, FRAMES, PIXELS = 5, 8, 8, 2, 16
+# The smallest feature map on one device: its clips, of 2 frames of 4 x 4 pixels in 8 channels.
+SMALLEST_ACTIVATION = VIDEOS * CLIPS // 8 * FRAMES * 4 * 4 * 8
 
-def first_losses() -> list[float]:
-    """Losses of 5 steps of a microscopic network on noise, 8 videos of 4 clips, on all devices of this process."""
+
+def microscopic_config():
+    """A network of few parts with as few channels as can be split over 8 devices; of the audio CNN, the stem."""
     config = get_config("demo")
-    config.model.update(hidden=16, mlp=32, heads=2, layers=1, rank=4)
-    config.model.visual_cnn.update(width=4, stage_sizes=(1,), temporal_kernels=(3,))
-    config.model.audio_cnn.update(width=4, stage_sizes=(1,), separable_stages=1)
-    config.objectives.num_negatives = 4
-    mesh = make_mesh(config.mesh)
-    task, optimizer = Pretraining(config), make_optimizer(config.optimizer, total_steps=5)
-    random = np.random.default_rng(0)
-    batches = [
-        {
-            "frames": random.integers(0, 256, (8, 4, 2, 16, 16, 3), np.uint8),
-            "log_mel": random.normal(size=(8, 4, 16, 16)).astype(np.float32),
-        }
-        for _ in range(5)
-    ]
+    # The orthogonal map is the one that compiles sooner.
+    config.model.update(hidden=8, mlp=16, heads=2, layers=1, rank=4, orthogonal_map="cayley")
+    config.model.visual_cnn.update(width=8, stage_sizes=(1,), temporal_kernels=(3,))
+    config.model.audio_cnn.update(width=8, stage_sizes=(), separable_stages=0, stem_kernel=3)
+    config.objectives.update(num_negatives=4)
+    config.sharding.smallest = 1
+    return config
 
-    state = jax.device_put(initial_state(task, optimizer, batches[0]), replicated(mesh))
-    train_step = make_train_step(task, optimizer, mesh, seed=0)
-    losses = []
-    for batch in batches:
-        state, metrics = train_step(state, shard_batch(batch, mesh))
-        losses.append(float(metrics["loss"]))
-    return losses
+
+class Transformers:
+    """A task for the Transformers alone: from given clip embeddings (B, S, D) to given tokens."""
+
+    def __init__(self, config):
+        self.network = models.build(config.model)
+
+    def apply(self, function, variables, batch, **options):
+        def encode(network, batch):
+            tokens = network.encode({name: batch[name] for name in models.MODALITIES}, train=True)
+            return network.fuse(tokens, train=True, present={})
+
+        return function(variables, batch, method=encode, **options)
+
+    def init(self, key, batch):
+        return self.apply(self.network.init, key, batch)
+
+    def loss(self, variables, batch, key, train):
+        tokens = self.apply(self.network.apply, variables, batch)
+        return ((tokens - batch["targets"]) ** 2).mean(), ({}, variables["batch_stats"])
+
+
+def make_mesh(sizes):
+    devices = jax.devices()[: int(np.prod(sizes))]
+    return jax.make_mesh(sizes, ("data", "fsdp", "clip"), devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def tokens_of_step(step):
+    random, clips = np.random.default_rng(step), (VIDEOS, CLIPS, 8)
+    embeddings = {name: random.normal(size=clips).astype(np.float32) for name in models.MODALITIES}
+    return embeddings | {"targets": random.normal(size=(VIDEOS, 2 * (CLIPS + 1), 8)).astype(np.float32)}
+
+
+def batch_of_step(step):
+    """Clips with colors and a spectrum of their own.
+
+    Between clips that are nearly alike, as noise is to the CNNs, rounding would decide which are drawn as negatives.
+    """
+    random, clips = np.random.default_rng(step), (VIDEOS, CLIPS)
+    colors = random.uniform(0, 255, (*clips, 1, 4, 4, 3)).repeat(PIXELS // 4, 3).repeat(PIXELS // 4, 4)
+    spectra = random.normal(0, 3, (*clips, 1, 16))
+    return {
+        "frames": colors.repeat(FRAMES, 2).astype(np.uint8),
+        "log_mel": (spectra + random.normal(size=(*clips, 16, 16))).astype(np.float32),
+    }
 
 
 def initial_state(task, optimizer, batch):
@@ -58,26 +105,132 @@ def initial_state(task, optimizer, batch):
     return TrainState(zero, params, batch_stats, optimizer.init(params), zero, zero)
 
 
-def run_on(devices):
-    """Runs this file in a process with so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, text=True)
+def take_steps(config, task, make_batch, sizes, steps, optimizer, starts=None):
+    """Takes the first steps on a mesh.
+
+    Returns:
+      The losses, the states before each step, the gradients in those states, or in `starts` where they are given, and
+      the collectives of the compiled step.
+    """
+    mesh = make_mesh(sizes)
+    # A trace that forgets everything keeps the last gradient in the state.
+    optimizer = optax.chain(optax.trace(decay=0.0), optimizer)
+    state = initial_state(task, optimizer, make_batch(0))
+    lies = state_shardings(state, mesh, config.sharding)
+    state = jax.device_put(state, lies)
+    train_step = make_train_step(
+        task,
+        optimizer,
+        mesh,
+        seed=0,
+        rules=config.sharding,
+        state_sharding=lies,
+        accumulation_steps=config.memory.accumulation_steps,
+    )
+    batches = [shard_batch(make_batch(step), mesh, config.sharding) for step in range(steps)]
+    train_step = train_step.lower(state, batches[0]).compile()
+    losses, states, gradients = [], [], []
+    for batch in batches:
+        states.append(jax.tree.map(np.asarray, state))
+        state, metrics = train_step(state, batch)
+        losses.append(float(metrics["loss"]))
+    for start, batch in zip(starts or states, batches, strict=True):
+        after, _ = train_step(jax.device_put(start, lies), batch)
+        gradients.append(jax.tree.map(np.asarray, after.opt_state[0].trace))
+    return losses, states, gradients, list_collectives(train_step.as_text())
+
+
+def largest_difference(gradients, expected):
+    """The largest norm of a difference between two arrays' gradients, over the norm of the whole gradient."""
+    norm = optax.tree.norm(expected)
+    differences = jax.tree.map(lambda one, other: np.linalg.norm(one - other), gradients, expected)
+    return float(max(jax.tree.leaves(differences)) / norm)
+
+
+def compare(config, task, make_batch, meshes, steps, optimizer):
+    """By the name of the mesh: losses on it and on one device, differences of gradients, and collectives."""
+    one, starts, expected, _ = take_steps(config, task, make_batch, ONE, steps, optimizer)
+    results = {}
+    for name, sizes in meshes.items():
+        # AdamW makes much of gradients that are nothing but rounding. So gradients are compared in the same states.
+        losses, _, gradients, collectives = take_steps(config, task, make_batch, sizes, steps, optimizer, starts)
+        differences = [largest_difference(*pair) for pair in zip(gradients, expected, strict=True)]
+        results[name] = {"losses": losses, "one": one, "differences": differences, "collectives": collectives}
+    return results
+
+
+def measure():
+    """Everything that the tests look at, as JSON."""
+    config = microscopic_config()
+    optimizer = make_optimizer(config.optimizer, total_steps=STEPS)
+    results = compare(config, Pretraining(config), batch_of_step, MESHES, STEPS, optimizer)
+
+    config.norm_groups = 2
+    config.memory.update(remat="blocks", clip_chunks=2, accumulation_steps=2)
+    results |= compare(config, Pretraining(config), batch_of_step, {"options": MIXED}, 2, optimizer)
+
+    config = microscopic_config()
+    config.model.update(layers=2, fusion="late")
+    for scheme in SCHEMES:
+        layer_sharing, transformer_sharing = scheme.split()
+        config.model.update(layer_sharing=layer_sharing, transformer_sharing=transformer_sharing)
+        results |= compare(config, Transformers(config), tokens_of_step, {scheme: MIXED}, 1, optax.identity())
+    return results
+
+
+@pytest.fixture(scope="module")
+def results():
+    # All but the first make compiling quicker, which is what takes the time.
+    flags = (
+        *("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"),
+        *("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"),
+    )
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join(flags),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    process = subprocess.run(
+        [sys.executable, __file__], env=environment, stdout=subprocess.PIPE, text=True, timeout=1800
+    )
+    assert process.returncode == 0
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_losses_on_8_devices_are_those_on_one():
-    processes = {devices: run_on(devices) for devices in (1, 8)}
-    losses = {}
-    for devices, process in processes.items():
-        output, _ = process.communicate(timeout=900)
-        assert process.returncode == 0
-        found, losses[devices] = json.loads(output.splitlines()[-1])
-        assert found == devices
+@pytest.mark.parametrize("mesh", MESHES)
+def test_losses_and_gradients_on_8_devices_are_those_on_one(results, mesh):
+    found = results[mesh]
     # The first loss has no history; later ones carry the rounding of the updates before.
-    np.testing.assert_allclose(losses[8], losses[1], rtol=2e-5)
-    assert len(set(losses[1])) == 5
+    np.testing.assert_allclose(found["losses"], found["one"], rtol=2e-6)
+    assert max(found["differences"]) < 2e-6
+    assert len(set(found["one"])) == STEPS
+
+
+@pytest.mark.slow
+def test_parts_of_batch_and_clips_are_the_same_on_all_devices(results):
+    found = results["options"]
+    np.testing.assert_allclose(found["losses"], found["one"], rtol=2e-6)
+    assert max(found["differences"]) < 2e-6
+    assert found["losses"][0] != results["mixed"]["losses"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_way_of_sharing_weights(results, scheme):
+    found = results[scheme]
+    np.testing.assert_allclose(found["losses"], found["one"], rtol=2e-6)
+    assert max(found["differences"]) < 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [*MESHES, "options"])
+def test_devices_exchange_no_activations(results, mesh):
+    elements = [elements for _, _, elements, *_ in results[mesh]["collectives"]]
+    assert elements
+    assert max(elements) < SMALLEST_ACTIVATION
 
 
 if __name__ == "__main__":
-    print(json.dumps([jax.device_count(), first_losses()]))
+    print(json.dumps(measure()))

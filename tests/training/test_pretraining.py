@@ -52,6 +52,8 @@ def task():
                     "multimodal_weight": ALPHA,
                     "pair_weight": BETA,
                 },
+                "norm_groups": 1,
+                "memory": {"remat": "none", "clip_chunks": 1, "accumulation_steps": 1},
             }
         )
     )

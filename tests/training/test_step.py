@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from avshare_jax.training import mesh as meshes
-from avshare_jax.training import optimizer, step
+from avshare_jax.training import optimizer, sharding, step
 
 
 @pytest.fixture
@@ -64,10 +64,46 @@ def test_not_finite_gradient_of_a_finite_loss_is_skipped(state, transformation, 
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
 
 
+def test_accumulated_gradients_are_those_of_the_whole_batch(state, linear_task, transformation, step_batches):
+    """With a loss that is a mean over videos, and without noise, parts change nothing but the rounding."""
+
+    class QuietTask:
+        def loss(self, variables, batch, key, train):
+            error = batch["inputs"] @ variables["params"]["linear"]["kernel"] - batch["targets"]
+            mean = {"norm": {"mean": 0.9 * variables["batch_stats"]["norm"]["mean"] + 0.1 * batch["inputs"].mean(0)}}
+            return (error**2).mean(), ({"first": batch["inputs"][0, 0]}, mean)
+
+    batch = step_batches().batch(0)
+    arguments = {"task": QuietTask(), "optimizer": transformation, "seed": 0}
+    whole, whole_metrics = step.train_step(state, batch, **arguments)
+    parts, metrics = step.train_step(state, batch, **arguments, accumulation_steps=4)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), parts, whole)
+    np.testing.assert_allclose(metrics["loss"], whole_metrics["loss"], rtol=1e-5)
+    # Part i begins with row i.
+    np.testing.assert_allclose(metrics["first"], batch["inputs"][:4, 0].mean(), rtol=1e-5)
+
+
+def test_parts_of_a_batch_have_keys_of_their_own():
+    batch = {"rows": np.arange(6.0)}
+    keys = step.accumulate(lambda part, key: jax.random.uniform(key, (100,)), batch, jax.random.key(0), 2)
+    alone = step.accumulate(lambda part, key: jax.random.uniform(key, (100,)), batch, jax.random.key(0), 1)
+    np.testing.assert_array_equal(alone, jax.random.uniform(jax.random.key(0), (100,)))
+    # The mean of two independent uniform draws varies half as much.
+    assert 0.6 < np.var(keys) / (1 / 24) < 1.5
+
+
+def test_a_part_that_is_not_finite_skips_the_step(state, linear_task, transformation, step_batches):
+    bad = step_batches(bad=[0]).batch(0)
+    after, _ = step.train_step(state, bad, task=linear_task, optimizer=transformation, seed=0, accumulation_steps=2)
+    assert (after.step, after.skipped) == (1, 1)
+    jax.tree.map(np.testing.assert_array_equal, after.variables, state.variables)
+
+
 def test_compiled_step_donates_its_state(state, linear_task, linear_config, transformation, step_batches):
-    mesh = meshes.make_mesh(linear_config.mesh)
-    compiled = step.make_train_step(linear_task, transformation, mesh, seed=0)
-    state = jax.device_put(state, meshes.replicated(mesh))
-    after, _ = compiled(state, meshes.shard_batch(step_batches().batch(0), mesh))
+    mesh, rules = meshes.make_mesh(linear_config.mesh), linear_config.sharding
+    lies = sharding.state_shardings(state, mesh, rules)
+    compiled = step.make_train_step(linear_task, transformation, mesh, seed=0, rules=rules, state_sharding=lies)
+    state = jax.device_put(state, lies)
+    after, _ = compiled(state, sharding.shard_batch(step_batches().batch(0), mesh, rules))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     assert after.step == 1

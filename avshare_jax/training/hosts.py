@@ -1,0 +1,119 @@
+"""Several processes as one run: how they find each other, who speaks, and how they end together.
+
+Each host of a pod runs the same command. JAX finds the others by itself on TPU VMs, GKE and Slurm; elsewhere the flags
+of main.py say where process 0 is. Processes end with one of three codes, which the launch scripts act on: 0, done; 1, a
+mistake that a restart would repeat; `RESTART` or any other, start the same command again.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+from avshare_jax.data.errors import DatasetError
+from avshare_jax.settings import CRASHED, UserError
+
+RESTART = 75
+"""Exit code of a process that was told to end and has saved its state: EX_TEMPFAIL, "try again"."""
+
+SHUTDOWN_SECONDS = 15
+"""How long a process that is done waits for the others."""
+
+
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout_seconds: int) -> None:
+    """Connects the processes of a run; call it before anything else of JAX.
+
+    Without flags it does so only where JAX recognizes a cluster, and leaves a single machine as it is. Only process 0
+    keeps its standard output.
+
+    Args:
+      coordinator: HOST:PORT of process 0, or None.
+      num_processes: how many there are, or None.
+      process_id: which this is, from 0, or None.
+      timeout_seconds: after which a process ends whose peer has died, or has not come at the start.
+
+    Raises:
+      UserError: some of the flags are missing, or the others cannot be reached.
+    """
+    given = (coordinator, num_processes, process_id)
+    if any(value is not None for value in given) and None in given:
+        raise UserError("--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together: give all three.")
+    try:
+        jax.distributed.initialize(
+            *given,
+            initialization_timeout=timeout_seconds,
+            heartbeat_timeout_seconds=timeout_seconds,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
+    except ValueError as error:
+        if coordinator is not None:
+            raise UserError(f"The processes cannot be connected: {error}.") from error
+        return  # This is no cluster.
+    except RuntimeError as error:
+        raise UserError(
+            f"The other processes were not there within {timeout_seconds} s ({str(error).splitlines()[0]}): start all "
+            "of them, and let --coordinator name process 0."
+        ) from error
+    if jax.process_index() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Ends this process at once where it fails, so that the others notice; alone, does nothing.
+
+    Python's own end would wait for a farewell of all processes, which are themselves waiting for this one's next step.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        if isinstance(error, SystemExit) and isinstance(error.code, int):
+            code = error.code
+        elif isinstance(error, (UserError, DatasetError)):
+            code = 1
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            code = CRASHED
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class Preemption:
+    """Notices that this machine is about to be taken away (SIGTERM), at the same step in all processes."""
+
+    def __init__(self) -> None:
+        """Listens from now on. Until the first call of `is_due`, nothing is to be saved: SIGTERM ends the process."""
+        self._asked = self._running = False
+        if not jax.distributed.is_initialized():  # There, JAX listens, and tells the others.
+            signal.signal(signal.SIGTERM, self._notice)
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save the state of this step and end; to be asked after every step, by all processes."""
+        self._running = True
+        if jax.distributed.is_initialized():
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked
+
+    def _notice(self, *_: object) -> None:
+        if not self._running:
+            sys.exit(RESTART)
+        self._asked = True
+
+
+@contextlib.contextmanager
+def first_process_first(what: str) -> Iterator[None]:
+    """Lets process 0 do something, such as making files, before the others do the same and find it done."""
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices(what)
+    yield
+    if jax.process_index() == 0:
+        multihost_utils.sync_global_devices(what)
