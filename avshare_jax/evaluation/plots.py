@@ -17,28 +17,12 @@ from matplotlib.ticker import NullLocator
 from avshare_jax.evaluation.linear_probe import PARTS
 from avshare_jax.evaluation.retrieval import true_pair_ranks
 from avshare_jax.evaluation.summary import DIRECTIONS, HEADS, LAYERS, heads_of
+from avshare_jax.page_style import FIGURE_STYLE
 
 TRAINED, RANDOM, INK, FAINT, CEILING = "#2463a6", "#bcc5cf", "#27313b", "#8794a1", "#c0392b"
 DOTTED = (0, (1, 2))
 LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 HEAD_COLORS = {"visual": "#2463a6", "audio": "#d9782d", "multimodal_visual": "#7fb2e5", "multimodal_audio": "#f2b880"}
-
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +68,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], heldout: Mapping[str, float
       step: Step of the evaluated checkpoint.
       path: PNG to write.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(13.5, 4.1), layout="constrained")
         losses, top1, pairs = figure.subplots(1, 3)
         for name, label, color in (
@@ -175,7 +159,7 @@ def plot_parameters(parts: Mapping[str, int], path: epath.Path) -> None:
         "nothing shared": {name: parts[name] for name in (*cnns, "transformer_unshared")},
     }
     saved = 1 - (parts["transformer_shared"] + parts["transformer_private"]) / parts["transformer_unshared"]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(13.5, 3.4), layout="constrained")
         whole, zoom = figure.subplots(1, 2, width_ratios=(3, 2))
         for axes, rows in (
@@ -220,7 +204,7 @@ def plot_probes(probe: Mapping[str, Any], path: epath.Path) -> None:
     """
     targets = probe["targets"]
     layers = [layer for layer in LAYERS if layer in targets["class"]["trained"]]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(13.5, 1.0 + 3.0 * len(targets)), layout="constrained")
         grid = figure.subplots(len(targets), len(layers), sharey=True, squeeze=False)
         for row, (target, found) in zip(grid, targets.items(), strict=True):
@@ -267,7 +251,7 @@ def plot_retrieval(scores: Mapping[str, np.ndarray], path: epath.Path) -> None:
     """
     gallery = len(scores["trained"])
     k = np.arange(1, gallery + 1)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(13.5, 4.1), layout="constrained")
         for axes, (direction, title) in zip(figure.subplots(1, 2, sharey=True), DIRECTIONS.items(), strict=True):
             for name, color, label in (("trained", TRAINED, "trained"), ("random", FAINT, "random initialization")):
@@ -300,7 +284,7 @@ def plot_sheet(pictures: Mapping[int, Picture], rows: Sequence[SheetRow], galler
       path: PNG to write.
     """
     neighbors = len(rows[0].sounds)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(15, 0.7 + 1.75 * len(rows)))
         grid = figure.add_gridspec(
             len(rows),

@@ -31,7 +31,7 @@ IDENTITY = ("model", "seed")
 # What depends on the machine or changes nothing that is learned, so that nobody has to be told.
 UNANNOUNCED = (
     *("data.data_dir", "data.num_workers", "data.prefetch", "demo.videos_dir"),
-    *("mesh", "log_every", "checkpoint_every", "checkpoints_kept", "peer_timeout_seconds"),
+    *("mesh", "sharding", "memory.remat", "log_every", "checkpoint_every", "checkpoints_kept", "peer_timeout_seconds"),
 )
 
 

@@ -8,9 +8,6 @@ from ml_collections import ConfigDict
 
 from avshare_jax.settings import UserError
 
-# Along these, devices hold different rows of a batch.
-ROW_AXES = ("data", "fsdp")
-
 
 def make_mesh(mesh_config: ConfigDict) -> Mesh:
     """Lays all devices out as named axes; `{"data": -1, "fsdp": 1, "clip": 1}` puts them all on the axis `data`.
@@ -28,17 +25,6 @@ def make_mesh(mesh_config: ConfigDict) -> Mesh:
             "where one of them may be -1."
         )
     return jax.make_mesh(tuple(fitting.values()), tuple(fitting), axis_types=(AxisType.Auto,) * len(fitting))
-
-
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises `UserError` where the global batch does not divide over the devices that hold different rows."""
-    rows = math.prod(mesh.shape[axis] for axis in ROW_AXES)
-    if batch_size % rows:
-        above = batch_size + rows - batch_size % rows
-        raise UserError(
-            f"config.batch_size={batch_size} does not divide over the {rows} devices of the mesh's axes "
-            f"{' and '.join(ROW_AXES)}: use a multiple of {rows}, such as {above}."
-        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -25,8 +25,9 @@ from avshare_jax.training import plan
 from avshare_jax.training.checkpoints import check_workdir
 from avshare_jax.training.hosts import Preemption, first_process_first
 from avshare_jax.training.loop import train
-from avshare_jax.training.mesh import check_batch_size, make_mesh
+from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.pretraining import Pretraining
+from avshare_jax.training.sharding import check_layout
 
 LIMITS = {
     **dict.fromkeys(("batch_size", "total_steps", "max_nonfinite_steps"), (1, math.inf)),
@@ -65,7 +66,7 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
     check_workdir(workdir)
     check_ranges(config)
     mesh = make_mesh(config.mesh)
-    check_batch_size(config.batch_size, mesh)
+    check_layout(config, mesh)
     check_objectives(config)
     task = Pretraining(config)
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
