@@ -122,7 +122,7 @@ def test_run_says_its_plan_trains_and_says_how_to_evaluate(whole_run, folder):
     code, output, errors = whole_run
     assert (code, errors) == (0, "")
     plan, steps = output.split("Compiling")
-    for words in ("mesh data=1", "transformer", "with nothing shared", "6 in train", "80 epochs", "whole"):
+    for words in ("data=1", "transformer", "with nothing shared", "6 in train", "80 epochs", "whole"):
         assert words in plan
     assert "step 120/120" in steps
     assert steps.endswith(f"eval.py --config=configs/eval.py --workdir={folder / 'whole'}\n")
