@@ -108,7 +108,7 @@ def classification(name: str, frontend: FrontEnd, modalities: tuple[str, ...]) -
             # The workdir of a run, or of imported weights, whose network this one starts from and whose sizes it has;
             # None: it starts from random weights, with the sizes below.
             "init_from": config_dict.placeholder(str),
-            # Which of the publisher's splits or folds, and how many there are: it stands for {split} in the names below.
+            # Which of the publisher's splits or folds, of how many; it stands for {split} in the names below.
             "split": 1,
             "num_splits": 1,
             "batch_size": 32,

@@ -3,7 +3,7 @@
     python -m avshare_jax.prepare ucf101 --videos=UCF-101 --annotations=ucfTrainTestlist --name=ucf101 --fps=30
     python main.py --config=configs/finetune_ucf101.py --config.init_from=RUN --workdir=DIR               split 1
     python main.py --config=configs/finetune_ucf101.py:split=2 --config.init_from=RUN --workdir=DIR       split 2
-    python -m avshare_jax.protocol --config=configs/finetune_ucf101.py --config.init_from=RUN --workdir=DIR     all three
+    python -m avshare_jax.protocol --config=configs/finetune_ucf101.py --config.init_from=RUN --workdir=DIR   all three
 
 RUN is the workdir of a pretraining run or of imported weights; without it, training starts from random weights. The
 released code reaches 87.5 % top-1 and 97.4 % top-5, the mean of three splits. Marks: see `avshare_jax/recipes.py`.

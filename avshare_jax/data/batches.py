@@ -155,8 +155,8 @@ def multi_view_batches(
       process_count: number of processes that share the global batch; B = batch_size / process_count.
 
     Returns:
-      An iterator over batches of B views as from `eval_batches`, as far as they are read, which also have `view` (B,) int32: temporal view *
-      `spatial_views` + crop.
+      An iterator over batches of B views as from `eval_batches`, as far as they are read, which also have `view` (B,)
+      int32: temporal view * `spatial_views` + crop.
 
     Raises:
       DatasetError: there is no such split, or the sizes do not fit.

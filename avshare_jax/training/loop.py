@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,9 +18,11 @@ from avshare_jax.training.checkpoints import Checkpoints, DamagedCheckpointError
 from avshare_jax.training.hosts import RESTART, Preemption
 from avshare_jax.training.metrics import Reporter, duration
 from avshare_jax.training.optimizer import make_optimizer
+from avshare_jax.training.partition import IsTrained, everything
 from avshare_jax.training.sharding import check_layout, shard_batch, state_shardings
 from avshare_jax.training.step import Batch, Metrics, Task, TrainState, create_state, make_train_step
 
+MakeOptimizer = Callable[[ConfigDict, int], optax.GradientTransformation]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -34,6 +37,9 @@ def train(
     shown_metrics: Sequence[str] = (),
     measure_input: Callable[[], Mapping[str, float]] = dict,
     preemption: Preemption | None = None,
+    is_trained: IsTrained = everything,
+    make_optimizer: MakeOptimizer = make_optimizer,
+    start_from: Callable[[TrainState], TrainState] = lambda state: state,
 ) -> None:
     """Trains until `config.total_steps`, from the last checkpoint in `workdir` if there is one.
 
@@ -52,6 +58,9 @@ def train(
       shown_metrics: names of metrics that the console shows beside the loss.
       measure_input: gives metrics of the input so far, which go to the files with each logged step.
       preemption: what has been listening for a warning that the machine is taken away; by default, from now on.
+      is_trained: which parameters are trained.
+      make_optimizer: from `config.optimizer` and the number of steps.
+      start_from: puts weights that are there already into the freshly initialized state.
 
     Raises:
       UserError: the workdir belongs to another run, the batch does not divide over the mesh, or the loss stayed not
@@ -72,7 +81,9 @@ def train(
             with closing(make_batches(start_step)) as batches:
                 batch = shard_batch(next(batches), mesh, config.sharding)
                 try:
-                    state, train_step = prepare(config, task, mesh, batch, checkpoints)
+                    state, train_step = prepare(
+                        config, task, mesh, batch, checkpoints, is_trained, make_optimizer, start_from
+                    )
                 except DamagedCheckpointError as damage:
                     aside = checkpoints.set_aside_latest()
                     print(f"{damage} It is now in {aside}; going back to the one before.", flush=True)
@@ -120,18 +131,25 @@ def take_steps(
 
 
 def prepare(
-    config: ConfigDict, task: Task, mesh: Mesh, batch: Batch, checkpoints: Checkpoints
+    config: ConfigDict,
+    task: Task,
+    mesh: Mesh,
+    batch: Batch,
+    checkpoints: Checkpoints,
+    is_trained: IsTrained,
+    make_optimizer: MakeOptimizer,
+    start_from: Callable[[TrainState], TrainState],
 ) -> tuple[TrainState, StepFunction]:
     """Restores or initializes the state, and compiles the step for it."""
     optimizer = make_optimizer(config.optimizer, config.total_steps)
-    create = partial(create_state, task, optimizer)
+    create = partial(create_state, task, optimizer, is_trained=is_trained)
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(create, key, batch)
     sharding = state_shardings(shapes, mesh, config.sharding)
     print("Compiling ...", end=" ", flush=True)
     started = time.monotonic()
     if checkpoints.latest_step() is None:
-        state = jax.jit(create, out_shardings=sharding)(key, batch)
+        state = start_from(jax.jit(create, out_shardings=sharding)(key, batch))
     else:
         state = checkpoints.restore(
             jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, sharding)
@@ -144,6 +162,7 @@ def prepare(
         rules=config.sharding,
         state_sharding=sharding,
         accumulation_steps=config.memory.accumulation_steps,
+        is_trained=is_trained,
     )
     # Ahead of time, so that neither speed nor ETA count it.
     train_step = train_step.lower(state, batch).compile()
