@@ -93,6 +93,23 @@ def running(*, log_every: int, checkpoint_every: int) -> dict[str, Any]:
     }
 
 
+def demo_clips(config: ConfigDict) -> None:
+    """Clips of the demo's generated 8-second videos."""
+    frontend = FrontEnd(fps=16.0, short_side=46, sample_rate=16_000, n_fft=1_000, hop_length=500, mels=32)
+    config.data.update(
+        name="demo",
+        frontend=ConfigDict(dataclasses.asdict(frontend)),
+        num_clips=8,
+        frames_per_clip=4,
+        frame_stride=4,
+        mel_frames=32,
+        min_short_side=42,
+        max_short_side=46,
+        crop=40,
+        num_workers=1,
+    )
+
+
 def classification(name: str, frontend: FrontEnd, modalities: tuple[str, ...]) -> ConfigDict:
     """The recipe that the downstream tasks start from; each config file sets what its protocol has of its own.
 

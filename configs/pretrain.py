@@ -103,28 +103,7 @@ def demo(config: ConfigDict) -> None:
     config.batch_size = 16
     config.total_steps = 900
     config.demo = ConfigDict({"videos_dir": "data/demo_videos", "num_train": 1200, "num_test": 400, "seed": 0})
-    config.data.update(
-        name="demo",
-        frontend=ConfigDict(
-            {
-                "fps": 16.0,
-                "short_side": 46,
-                "sample_rate": 16_000,
-                "n_fft": 1_000,
-                "win_length": 0,
-                "hop_length": 500,
-                "mels": 32,
-            }
-        ),
-        num_clips=8,
-        frames_per_clip=4,
-        frame_stride=4,
-        mel_frames=32,
-        min_short_side=42,
-        max_short_side=46,
-        crop=40,
-        num_workers=1,
-    )
+    recipes.demo_clips(config)
     # The paper's masks are the same for all clips of a video. On the demo's plain sounds, recognizing the mask is the
     # easiest way to tell a video's own clips from negatives: 18 % top-1 in training, chance without augmentation.
     config.augment.update(frequency_mask=0.0, time_mask=0.0)

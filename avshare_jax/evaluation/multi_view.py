@@ -11,8 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from avshare_jax.training.hosts import gather
+from avshare_jax.training.mesh import make_mesh
 
 Batch = Mapping[str, Any]
 Scorer = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
@@ -119,7 +121,7 @@ def jit_scorer(apply: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]
 
 def view_mesh() -> Mesh:
     """All devices in a row, over which views are split."""
-    return jax.make_mesh((jax.device_count(),), ("data",))
+    return make_mesh(ConfigDict({"data": -1}))
 
 
 def whole_batch(asked: int, spatial_views: int) -> int:

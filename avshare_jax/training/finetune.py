@@ -81,6 +81,7 @@ def finetune(config: ConfigDict, workdir: epath.PathLike) -> None:
         mixture = open_mixture(config.data)
     config = with_classes_and_steps(config, mixture, workdir)
     task = Classification(config)
+    check_frozen(config, task)
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
     print(plan.describe_dataset(config, mixture), flush=True)
     print(describe_start(config), flush=True)
@@ -255,6 +256,16 @@ def check_classes(name: str, found: tuple[str, ...], known: tuple[str, ...], own
                 f"The classes of the data set {name} are not those of {owner}: number {number} is {ours!r} in the data "
                 f"set and {theirs!r} there."
             )
+
+
+def check_frozen(config: ConfigDict, task: Classification) -> None:
+    """Raises `UserError` where a part that is to be frozen is none of the network's."""
+    params = jax.eval_shape(task.init, jax.random.key(0), plan.abstract_batch(config))["params"]
+    if unknown := set(config.task.frozen) - {WHOLE, *params[WHOLE]}:
+        raise UserError(
+            f"config.task.frozen names {', '.join(sorted(unknown))}, which the network does not have: its parts are "
+            f"{', '.join(sorted(params[WHOLE]))}, and {WHOLE} means all of them."
+        )
 
 
 def describe_start(config: ConfigDict) -> str:
