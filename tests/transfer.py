@@ -1,4 +1,4 @@
-"""What the tests of downstream tasks share: small data sets from the publishers' formats, and configs reduced to them."""
+"""What tests of downstream tasks share: small data sets in the publishers' formats, and reduced configs."""
 
 from pathlib import Path
 
