@@ -23,7 +23,9 @@ def test_cross_entropy(logits, labels):
     found = classification.cross_entropy(logits, labels)
     x = logits.astype(np.float64)
     shares = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
-    expected = -np.mean([np.log(shares[video, clip, labels[video]]) for video in range(VIDEOS) for clip in range(CLIPS)])
+    expected = -np.mean(
+        [np.log(shares[video, clip, labels[video]]) for video in range(VIDEOS) for clip in range(CLIPS)]
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
