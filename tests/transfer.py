@@ -14,11 +14,12 @@ MODEL = {
     "mlp": 32,
     "heads": 2,
     "layers": 1,
-    "rank": 4,
+    # Full weights shared by all compile soonest; how weights are shared is nothing to classification.
+    "rank": None,
+    "transformer_sharing": "all",
     "dropout": 0.0,
     "positions": 5,
     "dtype": "float32",
-    "orthogonal_map": "cayley",
 }
 CNNS = {
     "visual_cnn.width": 4,
@@ -72,3 +73,14 @@ def evaluation_config(**changes) -> ConfigDict:
     config = load_config_file("configs/eval.py")
     config.update_from_flattened_dict({"poll_seconds": 0.05, **changes})
     return config
+
+
+def differences(plain: ConfigDict, config: ConfigDict, prefix: str = "") -> list[str]:
+    """The command line's arguments that make a config out of a plain one."""
+    arguments = []
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            arguments += differences(plain[name], value, f"{prefix}{name}.")
+        elif value != plain[name]:
+            arguments.append(f"--config.{prefix}{name}={value}")
+    return arguments
