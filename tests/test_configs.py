@@ -201,10 +201,12 @@ def test_one_training_step(take_step, name):
 @pytest.mark.parametrize("name", DOWNSTREAM)
 def test_one_downstream_step(name, random_variables, quick_jit):
     config = reduced(name)
-    config.batch_size = 2
+    config.batch_size = 3
     config.task.class_names = ("a", "b", "c")
     task, random = Classification(config), np.random.default_rng(0)
-    batch = jax.tree.map(lambda x: random.integers(0, 2, x.shape).astype(x.dtype), abstract_batch(config))
+    batch = jax.tree.map(lambda x: random.uniform(-9, 255, x.shape).astype(x.dtype), abstract_batch(config))
+    # Each video its own class, so that not all can be right with the margin to spare.
+    batch |= {name: np.eye(3) if name == "labels" else np.arange(3) for name in batch if name.startswith("label")}
     optimizer = make_finetuning_optimizer(config.optimizer, total_steps=5)
     create = partial(create_state, task, optimizer, is_trained=task.is_trained)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(create, jax.random.key(0), batch))
