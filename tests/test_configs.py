@@ -146,6 +146,8 @@ def reduced(name):
     config.data.update(num_clips=min(2, config.data.num_clips), frames_per_clip=2, mel_frames=16, crop=32)
     if name in PRETRAINING:
         config.objectives.num_negatives = 2
+    else:  # Full weights shared by all compile soonest.
+        config.model.update(rank=None, transformer_sharing="all")
     return config
 
 

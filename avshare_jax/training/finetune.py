@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -164,19 +163,15 @@ def starting_model(config: ConfigDict, workdir: epath.PathLike) -> ConfigDict:
     for name in OF_NO_SHAPE:
         if config.model[name] != base[name]:
             model[name] = config.model[name]
-    asked = {name: config.model[name] for name in base if name != "positions" and config.model[name] != base[name]}
+    # As plain values: configs that came from files differ in more than their values.
+    asked, there, default = config.model.to_dict(), model.to_dict(), base.to_dict()
     for name, value in asked.items():
-        if model.get(name) != value:
+        if name != "positions" and value != default[name] and value != there.get(name):
             raise UserError(
                 f"The network in config.init_from={config.init_from} is of another architecture: config.model.{name} "
-                f"is {plain(model.get(name))} there and {plain(value)} here. Leave config.model out, or choose another."
+                f"is {there.get(name)} there and {value} here. Leave config.model out, or choose another."
             )
     return model
-
-
-def plain(value: Any) -> Any:
-    """A value of a config as it is written in a sentence."""
-    return value.to_dict() if isinstance(value, ConfigDict) else value
 
 
 def recorded_config(workdir: epath.PathLike) -> ConfigDict | None:

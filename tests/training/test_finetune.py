@@ -105,6 +105,12 @@ def test_another_architecture_gets_a_sentence(make_config, imported, changes, se
         finetune.starting_model(config, "no workdir")
 
 
+def test_sizes_that_are_the_same_may_be_given(make_config, imported):
+    config = make_config("kinetics_sounds", init_from=str(imported[0] / "whole"), **{"model.dropout": 0.2})
+    model = finetune.starting_model(config, "no workdir")
+    assert model.to_dict() == config.model.to_dict() and model.dropout == 0.2
+
+
 def test_no_run_to_start_from_gets_a_sentence(make_config, tmp_path):
     with pytest.raises(UserError, match="There is no run in .*nowhere"):
         finetune.finetune(make_config("ucf101", init_from=str(tmp_path / "nowhere")), tmp_path / "run")
