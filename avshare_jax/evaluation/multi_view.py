@@ -121,7 +121,7 @@ def jit_scorer(apply: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]
 
 def view_mesh() -> Mesh:
     """All devices in a row, over which views are split."""
-    return make_mesh(ConfigDict({"data": -1}))
+    return make_mesh(ConfigDict({"data": -1, "fsdp": 1, "clip": 1}))
 
 
 def whole_batch(asked: int, spatial_views: int) -> int:
