@@ -78,7 +78,8 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
     Raises:
       UserError: there is no such topology, or the compiler for TPUs is not installed.
     """
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # Otherwise libtpu looks for a TPU VM around it.
+    # libtpu looks for a TPU VM around it, and wants to be the only one that uses the chips. There are none.
+    os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
     jax.config.update("jax_platforms", "cpu")
     if simulated := re.fullmatch(r"cpu:(\d+)", topology):
         jax.config.update("jax_num_cpu_devices", int(simulated[1]))

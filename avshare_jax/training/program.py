@@ -6,10 +6,12 @@ loops count as often as they run, and bytes are those of the device's main memor
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+
+from avshare_jax.training.flops import places_met
 
 COLLECTIVES = (
     "all-reduce",
@@ -328,36 +330,21 @@ def _flops(line: Instruction, computation: Computation) -> int:
     window = _window(line.text, len(spatial))
     pairs = 1
     for number, axis in enumerate(spatial):
-        size, options = left.sizes[labels[1].index(axis)], window[number]
-        pairs *= _products(size, result[labels[3].index(axis)], options)
+        pairs *= places_met(left.sizes[labels[1].index(axis)], result[labels[3].index(axis)], **window[number])
     others = math.prod(size for axis, size in zip(labels[3], result, strict=True) if axis in "bf")
     features = right.sizes[labels[2].index("i")]
     return 2 * others * pairs * features
 
 
-def _window(text: str, axes: int) -> list[dict[str, Sequence[int]]]:
-    """The size, stride, pad and dilations of a convolution's window along each spatial axis."""
+def _window(text: str, axes: int) -> list[dict[str, int]]:
+    """The window of a convolution along each spatial axis, as `places_met` takes it."""
     if not axes:
         return []
     fields = dict(re.findall(r"(\w+)=([\dx_\-]+)", (re.search(r"window=\{([^}]*)\}", text) or [0, ""])[1]))
 
-    def of(name: str, default: str) -> list[list[int]]:
-        return [list(map(int, part.split("_"))) for part in fields.get(name, "x".join([default] * axes)).split("x")]
+    def of(name: str, default: str) -> list[int]:
+        return [int(part.split("_")[0]) for part in fields.get(name, "x".join([default] * axes)).split("x")]
 
-    columns = (of("size", "1"), of("stride", "1"), of("pad", "0_0"), of("lhs_dilate", "1"), of("rhs_dilate", "1"))
-    names = ("size", "stride", "pad", "lhs_dilate", "rhs_dilate")
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _products(size: int, results: int, window: Mapping[str, Sequence[int]]) -> int:
-    """How many pairs of a result and a place of the window meet a number of the input along one axis."""
-    (kernel,), (stride,), (spread,), (dilation,) = (
-        window[name] for name in ("size", "stride", "lhs_dilate", "rhs_dilate")
-    )
-    before, count = window["pad"][0], 0
-    for place in range(kernel):
-        offset = place * dilation - before
-        for result in range(results):
-            index = result * stride + offset
-            count += index % spread == 0 and 0 <= index < size * spread
-    return count
+    names = {"window": "size", "stride": "stride", "before": "pad", "spread": "lhs_dilate", "dilation": "rhs_dilate"}
+    columns = {ours: of(theirs, "0" if theirs == "pad" else "1") for ours, theirs in names.items()}
+    return [{name: values[axis] for name, values in columns.items()} for axis in range(axes)]
