@@ -86,8 +86,13 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
         return jax.devices()
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("To compile for TPUs, install their compiler: pip install -e '.[compile]'.")
+    options = {}
+    if topology.startswith("v4:"):  # As JAX has them there: both cores of a chip are one device.
+        options["chip_config_name"] = "megacore"
+    if re.fullmatch(r"\w+:1(x1)*", topology):  # A host has four chips, unless it is told otherwise.
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        return topologies.get_topology_desc(topology, "tpu").devices
+        return topologies.get_topology_desc(topology, "tpu", **options).devices
     except Exception as error:  # The library's own kinds of errors.
         reason = str(error).splitlines()[0]
         raise UserError(
