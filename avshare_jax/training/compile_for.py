@@ -79,7 +79,14 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
       UserError: there is no such topology, or the compiler for TPUs is not installed.
     """
     # libtpu looks for a TPU VM around it, and wants to be the only one that uses the chips. There are none.
-    os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-4",
+        TPU_WORKER_HOSTNAMES="localhost",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        TPU_MIN_LOG_LEVEL="3",
+        TPU_STDERR_LOG_LEVEL="3",
+    )
     jax.config.update("jax_platforms", "cpu")
     if simulated := re.fullmatch(r"cpu:(\d+)", topology):
         jax.config.update("jax_num_cpu_devices", int(simulated[1]))
