@@ -114,28 +114,44 @@ def check_ranges(config: ConfigDict) -> None:
 
 def check_objectives(config: ConfigDict) -> None:
     """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for."""
-    num_clips, clips_of_batch = config.data.num_clips, config.batch_size * config.data.num_clips
-    if config.batch_size < 2 or num_clips < 2:
+    num_clips, parts, groups = (
+        config.data.num_clips,
+        config.memory.accumulation_steps,
+        config.objectives.negative_groups,
+    )
+    if parts < 1 or config.batch_size % parts:
         raise UserError(
-            f"config.batch_size={config.batch_size} and config.data.num_clips={num_clips} must both be at least 2: "
-            "wrong pairs need another video, masked clips a visible one."
+            f"config.memory.accumulation_steps={parts} must divide config.batch_size={config.batch_size}: the batch is "
+            "taken in equal parts."
         )
-    groups = config.objectives.negative_groups
-    if groups < 1 or config.batch_size % groups:
+    # Videos of different parts never meet.
+    videos = config.batch_size // parts
+    if videos < 2 or num_clips < 2:
         raise UserError(
-            f"config.objectives.negative_groups={groups} must divide config.batch_size={config.batch_size}: negatives "
-            "come from equal parts of the batch."
+            f"config.batch_size={config.batch_size}{_in_parts(parts)} and config.data.num_clips={num_clips} must both "
+            "be at least 2: wrong pairs need another video, masked clips a visible one."
         )
-    if not 1 <= config.objectives.num_negatives < clips_of_batch // groups:
+    if groups < 1 or videos % groups:
         raise UserError(
-            f"config.objectives.num_negatives={config.objectives.num_negatives} must be between 1 and "
-            f"{clips_of_batch // groups - 1}, the other clips of {config.batch_size // groups} videos of {num_clips}."
+            f"config.objectives.negative_groups={groups} must divide config.batch_size={config.batch_size}"
+            f"{_in_parts(parts)}: negatives come from equal parts of the videos that are taken at a time."
+        )
+    others = videos // groups * num_clips - 1
+    if not 1 <= config.objectives.num_negatives <= others:
+        raise UserError(
+            f"config.objectives.num_negatives={config.objectives.num_negatives} must be between 1 and {others}, the "
+            f"other clips of {videos // groups} videos of {num_clips} (config.batch_size={config.batch_size}"
+            f"{_in_parts(parts)}, config.objectives.negative_groups={groups})."
         )
     if config.model.positions <= num_clips:
         raise UserError(
             f"config.model.positions={config.model.positions} is too small for {num_clips} clips and BOS: "
             f"use at least {num_clips + 1}."
         )
+
+
+def _in_parts(parts: int) -> str:
+    return f" / config.memory.accumulation_steps={parts}" if parts > 1 else ""
 
 
 def open_or_make_dataset(config: ConfigDict) -> Mixture:
