@@ -23,10 +23,12 @@ from avshare_jax.prepare import prepare
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan
 from avshare_jax.training.checkpoints import check_workdir
+from avshare_jax.training.goodput import DATASET, Goodput
 from avshare_jax.training.hosts import Preemption, first_process_first
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.pretraining import Pretraining
+from avshare_jax.training.profiles import parse_steps
 from avshare_jax.training.sharding import check_layout
 
 LIMITS = {
@@ -52,17 +54,20 @@ DEMO = "demo"
 SHOWN_METRICS = ("mep/loss", "mep/multimodal_visual_top1", "mep/multimodal_audio_top1", "cpp/bos_accuracy")
 
 
-def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
+def pretrain(config: ConfigDict, workdir: epath.PathLike, profile_steps: str | None = None) -> None:
     """Says what will be done, makes the demo's data set where it is missing, and trains; see `loop.train`.
 
     Args:
       config: of `configs/pretrain.py`.
       workdir: of the run; one that holds checkpoints of the same model and data set is gone on with.
+      profile_steps: `FIRST:LAST`, steps to write a profile of.
 
     Raises:
       UserError, DatasetError: something in the config does not fit the machine, the data set or the workdir.
     """
+    goodput = Goodput.of_process()
     preemption = Preemption()  # Before anything that takes long.
+    profiled = parse_steps(profile_steps)
     check_workdir(workdir)
     check_ranges(config)
     mesh = make_mesh(config.mesh)
@@ -71,6 +76,7 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
     task = Pretraining(config)
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
 
+    goodput.turn_to(DATASET)
     with first_process_first("data set"):
         mixture = open_or_make_dataset(config)
     print(plan.describe_dataset(config, mixture), flush=True)
@@ -98,6 +104,8 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
         shown_metrics=SHOWN_METRICS,
         measure_input=lambda: {"unreadable_records": len(unreadable)},
         preemption=preemption,
+        goodput=goodput,
+        profile_steps=profiled,
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
 
@@ -113,17 +121,15 @@ def check_ranges(config: ConfigDict) -> None:
 
 
 def check_objectives(config: ConfigDict) -> None:
-    """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for."""
+    """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for.
+
+    Takes a config that `check_layout` has passed.
+    """
     num_clips, parts, groups = (
         config.data.num_clips,
         config.memory.accumulation_steps,
         config.objectives.negative_groups,
     )
-    if parts < 1 or config.batch_size % parts:
-        raise UserError(
-            f"config.memory.accumulation_steps={parts} must divide config.batch_size={config.batch_size}: the batch is "
-            "taken in equal parts."
-        )
     # Videos of different parts never meet.
     videos = config.batch_size // parts
     if videos < 2 or num_clips < 2:
