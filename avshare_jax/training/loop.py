@@ -183,7 +183,9 @@ def prepare(
     print("Compiling ...", end=" ", flush=True)
     started = time.monotonic()
     if checkpoints.latest_step() is None:
-        state = jax.jit(create, out_shardings=sharding)(key, batch)
+        # What runs once is worth less optimization: on CPUs, it compiles in half the time to the same numbers.
+        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        state = jax.jit(create, out_shardings=sharding, compiler_options=options)(key, batch)
     else:
         goodput.turn_to(RESTORE)
         state = checkpoints.restore(
