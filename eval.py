@@ -28,10 +28,12 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 def main(config: ConfigDict) -> None:
     """Evaluates; JAX and the libraries for plots are imported only once the command line is known to be right."""
     settings.check_fields(config, LIMITS)
+    from avshare_jax.compilation_cache import keep_compiled_programs
     from avshare_jax.training import hosts
 
     hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
     with hosts.ending_together():
+        keep_compiled_programs()
         from avshare_jax.evaluation.runs import evaluate_run, watch
 
         (watch if WATCH.value else evaluate_run)(config, os.path.expanduser(WORKDIR.value))

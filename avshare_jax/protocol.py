@@ -47,6 +47,7 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
     from avshare_jax.evaluation.runs import evaluate_run, evaluation_file
     from avshare_jax.training.checkpoints import check_workdir, load_config, replace_text
     from avshare_jax.training.finetune import finetune
+    from avshare_jax.training.goodput import Goodput
 
     check_workdir(workdir)
     found = []
@@ -55,7 +56,7 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
         of_split.split = split
         folder = os.path.join(workdir, f"split_{split}")
         print(f"\nSplit {split} of {config.num_splits}, in {folder}", flush=True)
-        finetune(of_split, folder)
+        finetune(of_split, folder, goodput=Goodput())
         path = evaluation_file(folder, load_config(folder).total_steps)
         if not path.exists():
             evaluate_run(eval_config, folder)
@@ -122,10 +123,12 @@ def main(config: ConfigDict) -> None:
         raise settings.UserError(
             f"The config {config.name} is of no downstream task: choose one of configs/finetune_*.py."
         )
+    from avshare_jax.compilation_cache import keep_compiled_programs
     from avshare_jax.training import hosts
 
     hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
     with hosts.ending_together():
+        keep_compiled_programs()
         eval_config = settings.load_config_file(EVAL_CONFIG)
         run_protocol(config, eval_config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
 

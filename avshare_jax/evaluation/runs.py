@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, saved_steps
+from avshare_jax.training.metrics import Summaries
 
 Evaluate = Callable[[ConfigDict, epath.PathLike, int | None], Mapping[str, Any]]
 
@@ -60,12 +61,9 @@ def numbers(tree: Any, name: str) -> Iterator[tuple[str, float]]:
 
 def write_scalars(workdir: epath.PathLike, step: int, values: Mapping[str, float]) -> None:
     """Writes values to WORKDIR/tensorboard/eval/."""
-    # TensorFlow, which this brings in, takes seconds to import.
-    from clu import metric_writers
-
-    writer = metric_writers.SummaryWriter(str(epath.Path(workdir) / "tensorboard" / "eval"))
-    writer.write_scalars(step, values)
-    writer.close()
+    summaries = Summaries(epath.Path(workdir) / "tensorboard" / "eval")
+    summaries.write(step, values)
+    summaries.close()
 
 
 def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = evaluate_run) -> None:

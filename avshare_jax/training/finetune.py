@@ -26,10 +26,12 @@ from avshare_jax.training.checkpoints import (
     saved_shapes,
 )
 from avshare_jax.training.classification import Classification
+from avshare_jax.training.goodput import DATASET, Goodput
 from avshare_jax.training.hosts import Preemption, first_process_first
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.optimizer import DECAYS, make_finetuning_optimizer
+from avshare_jax.training.profiles import parse_steps
 from avshare_jax.training.sharding import check_layout
 from avshare_jax.training.step import TrainState
 
@@ -57,18 +59,24 @@ OF_NO_SHAPE = ("dtype", "dropout")
 SHOWN_METRICS = ("top1",)
 
 
-def finetune(config: ConfigDict, workdir: epath.PathLike) -> None:
+def finetune(
+    config: ConfigDict, workdir: epath.PathLike, profile_steps: str | None = None, goodput: Goodput | None = None
+) -> None:
     """Says what will be done and trains; see `loop.train`.
 
     Args:
       config: made by `recipes.classification`.
       workdir: of the run; one that holds checkpoints of the same task, split and data set is gone on with.
+      profile_steps: `FIRST:LAST`, steps to write a profile of.
+      goodput: what measures where the time goes; by default, from when this process was started.
 
     Raises:
       UserError, DatasetError: something in the config does not fit the machine, the data set, the weights to start
         from, or the workdir.
     """
+    goodput = goodput or Goodput.of_process()
     preemption = Preemption()  # Before anything that takes long.
+    profiled = parse_steps(profile_steps)
     check_workdir(workdir)
     config = with_split(config)
     check_ranges(config)
@@ -76,6 +84,7 @@ def finetune(config: ConfigDict, workdir: epath.PathLike) -> None:
     check_layout(config, mesh)
     config.model = starting_model(config, workdir)
     check_positions(config)
+    goodput.turn_to(DATASET)
     with first_process_first("data set"):
         mixture = open_mixture(config.data)
     config = with_classes_and_steps(config, mixture, workdir)
@@ -110,6 +119,8 @@ def finetune(config: ConfigDict, workdir: epath.PathLike) -> None:
         shown_metrics=SHOWN_METRICS,
         measure_input=lambda: {"unreadable_records": len(unreadable)},
         preemption=preemption,
+        goodput=goodput,
+        profile_steps=profiled,
         is_trained=task.is_trained,
         make_optimizer=make_finetuning_optimizer,
         start_from=lambda state: load_network(config, state),

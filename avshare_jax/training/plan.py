@@ -72,6 +72,8 @@ def _run_lines(config: ConfigDict, workdir: epath.PathLike, mesh: Mesh) -> Itera
     modalities = config.task.modalities if "task" in config else MODALITIES
     clip = ", ".join(contents[name] for name in modalities)
     yield f"  a video     {data.num_clips} clip{'s' * (data.num_clips > 1)} of {seconds:g} s: {clip}"
+    if jax.config.jax_enable_compilation_cache and (compiled := jax.config.jax_compilation_cache_dir):
+        yield f"  compiled    programs are kept in {compiled}"
     yield f"  output      {workdir}, a checkpoint every {config.checkpoint_every:,} steps"
 
 
