@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace) -> dict[str, Figures]:
                 restored = timed(
                     lambda opened=checkpoints: jax.block_until_ready(opened.restore(abstract)), time.monotonic
                 )
-            summed = timed(lambda: tree_checksums(state), time.monotonic)
+            summed = timed(lambda state=state: tree_checksums(state), time.monotonic)
             if turn:  # The first one compiles and makes folders.
                 for values, value in zip(seconds.values(), (stopped, saved, restored, summed), strict=True):
                     values.append(value)
