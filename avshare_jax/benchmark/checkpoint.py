@@ -37,7 +37,7 @@ def measure(options: argparse.Namespace) -> dict[str, Figures]:
 
 
 def measure_config(config: ConfigDict, directory: Path | None, repeats: int) -> Figures:
-    """Saves and restores a state of the config's size, `repeats` times after a first one, in a folder that then goes."""
+    """Saves and restores a state of the config's size, `repeats` times after a first one."""
     abstract, _ = abstract_state_and_batch(config, make_mesh(config.mesh))
     state = jax.block_until_ready(random_state(abstract))
     seconds: dict[str, list[float]] = {"training stands still": [], "until on disk": [], "restore": [], "checksums": []}
