@@ -12,6 +12,8 @@ from etils import epath
 from avshare_jax.evaluation.plots import Picture
 from avshare_jax.evaluation.report import read_metrics, sheet_rows, write_report
 
+GOODPUT = {"steps": 90.0, "compilation": 9.0, "lost": 1.0, "downtime": 0.0}
+
 
 class Images(HTMLParser):
     """Collects the sources of images and checks that elements are closed."""
@@ -67,6 +69,8 @@ def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics,
         assert width > 1200 and height > 300
     assert "http" not in text and str(tmp_path) not in text
     assert re.search(r"<b>25\.0 %</b>", text)  # the weakest head of masked embedding prediction
+    assert re.search(r"<td>steps</td><td>90 s</td><td>90\.0 %</td>", text) and "<td>lost</td>" in text
+    assert "<td>downtime</td>" not in text
 
 
 def test_a_run_without_labels_or_metrics_has_a_report_too(tmp_path, made_up_evaluation, made_up_scores, pictures):
