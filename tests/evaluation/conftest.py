@@ -24,7 +24,7 @@ CLASS_NAMES = tuple(
 RESAMPLING = {"resamples": 100, "seed": 0}
 PROBES = {
     "linear_probe": partial(linear_predictions, standardized_c=(0.1,), whitened_c=(0.01, 0.1), max_iterations=50),
-    "neighbors": partial(neighbor_predictions, k=20, temperature=0.07),
+    "neighbors": partial(neighbor_predictions, k=(5, 20), temperature=0.07),
 }
 
 

@@ -13,7 +13,7 @@ from avshare_jax.evaluation.neighbors import neighbor_predictions
 from tests.evaluation.test_linear_probe import OPTIONS, features_of, several_labels
 
 LINEAR = partial(linear_predictions, **OPTIONS)
-VOTE = partial(neighbor_predictions, k=5, temperature=0.1)
+VOTE = partial(neighbor_predictions, k=(5,), temperature=0.1)
 RESAMPLING = {"resamples": 100, "seed": 0}
 
 
