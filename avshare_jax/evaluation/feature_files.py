@@ -1,8 +1,8 @@
 """Files of features, `.npz` or `.parquet`, written part by part, so that a killed command goes on where it was.
 
 While features are computed, a folder `.NAME.unfinished` beside the file holds what they are of (`settings.json`) and
-the parts, each written in one step. The finished file appears in one step as well, and is the same bytes however often it
-was interrupted. docs/features.md has the layout of both.
+the parts, each written in one step. The finished file appears in one step as well, and is the same bytes however often
+it was interrupted. docs/features.md has the layout of both.
 """
 
 import glob
