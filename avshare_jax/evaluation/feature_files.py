@@ -254,8 +254,9 @@ def parquet_schema(layout: Layout) -> pa.Schema:
     if layout.class_names:
         fields.append(("labels", pa.list_(pa.string())))
     fields.append(("clip_seconds", pa.list_(pa.float32())))
-    fields += [(name, pa.list_(pa.float32(), width)) for name, width in layout.videos().items()]
-    fields += [(name, pa.list_(pa.list_(pa.float32(), width))) for name, width in layout.clips().items()]
+    # Not lists of a fixed size: Arrow writes those with nulls to Parquet and then cannot read them.
+    fields += [(name, pa.list_(pa.float32())) for name in layout.videos()]
+    fields += [(name, pa.list_(pa.list_(pa.float32()))) for name in layout.clips()]
     return pa.schema(fields)
 
 
@@ -265,13 +266,27 @@ def to_table(arrays: Mapping[str, np.ndarray], layout: Layout, schema: pa.Schema
     columns["seconds"] = pa.array(arrays["seconds"])
     if layout.class_names:
         columns["labels"] = pa.array([[layout.class_names[k] for k in np.flatnonzero(row)] for row in arrays["labels"]])
-    offsets = np.concatenate([[0], np.cumsum(arrays["num_clips"])]).astype(np.int32)
-    columns["clip_seconds"] = pa.ListArray.from_arrays(offsets, pa.array(arrays["clip_seconds"]))
-    for name, width in layout.videos().items():
-        missing = pa.array(np.isnan(arrays[name][:, 0]))
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(arrays[name].ravel()), width, mask=missing)
-    for name, width in layout.clips().items():
-        missing = np.isnan(arrays[name.removesuffix(CLIPS)][:, 0])
-        values = pa.FixedSizeListArray.from_arrays(pa.array(arrays[name].ravel()), width)
-        columns[name] = pa.ListArray.from_arrays(offsets, values, mask=pa.array(missing))
+    every = np.ones(len(arrays["num_clips"]), bool)
+    columns["clip_seconds"] = lists(pa.array(arrays["clip_seconds"]), arrays["num_clips"], every)
+    for name in layout.videos():
+        there = ~np.isnan(arrays[name][:, 0])
+        width = np.full(len(there), arrays[name].shape[1])
+        columns[name] = lists(pa.array(arrays[name][there].ravel()), width, there)
+    for name in layout.clips():
+        there = ~np.isnan(arrays[name.removesuffix(CLIPS)][:, 0])
+        rows = arrays[name][np.repeat(there, arrays["num_clips"])]
+        values = lists(pa.array(rows.ravel()), np.full(len(rows), rows.shape[1]), np.ones(len(rows), bool))
+        columns[name] = lists(values, arrays["num_clips"], there)
     return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+
+
+def lists(values: pa.Array, lengths: np.ndarray, there: np.ndarray) -> pa.ListArray:
+    """Cuts values into lists.
+
+    Args:
+      values: of the lists that are there, one after the other.
+      lengths: (N,) int of all lists.
+      there: (N,) bool; the others are null.
+    """
+    offsets = np.concatenate([[0], np.cumsum(np.where(there, lengths, 0))]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, values, mask=pa.array(~there))
