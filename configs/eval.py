@@ -53,6 +53,8 @@ def get_config() -> ConfigDict:
             # Vote of the k nearest training videos by cosine similarity, with weights exp(similarity / temperature);
             # k, too, is chosen on every fifth training video.
             "neighbors": {"k": (5, 20, 100), "temperature": 0.07},
+            # Retrieval by features: penalties in multiples of the mean variance, chosen on every fifth training video.
+            "canonical_penalties": (0.001, 0.01, 0.1, 1.0),
             "bootstrap_resamples": 1000,  # of the test videos, for 95 % intervals of probes and retrieval
             "retrieval_gallery": 200,  # test videos; every image is scored against every sound: gallery^2 pairs
             "sheet_videos": 6,  # rows of the report's sheet of test videos

@@ -21,6 +21,7 @@ from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.data.mixtures import dataset_names
 from avshare_jax.data.unreadable import UnreadableRecords
 from avshare_jax.evaluation import plots, report, retrieval
+from avshare_jax.evaluation.canonical import canonical_scores
 from avshare_jax.evaluation.features import Batch, Features, Variables, extract, jit_encoder
 from avshare_jax.evaluation.heldout import fresh_variables, heldout_metrics
 from avshare_jax.evaluation.linear_probe import linear_predictions
@@ -33,6 +34,7 @@ from avshare_jax.training.checkpoints import latest_step, load_config, restore_n
 from avshare_jax.training.pretraining import Pretraining
 
 FRAMES_SHOWN = 4
+FEWEST_FOR_CORRELATION = 10
 
 
 @dataclass(frozen=True)
@@ -146,18 +148,18 @@ def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery | Non
         train, train_labels, _ = extract(encode, encoders, run.batches("train"))
         test, test_labels, test_ids = extract(encode, encoders, run.batches("test"), keep_tokens=not run.imported)
     gallery, found = None, None
+    resampling = {"resamples": config.bootstrap_resamples, "seed": config.seed}
+    places = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
+    one_label = test_labels if test_labels.ndim == 1 else np.full(len(test_labels), -1)
     if not run.imported:
         with stage("retrieval"):
-            places = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
             scores = score_gallery(task, networks, test, places)
-            one_label = test_labels if test_labels.ndim == 1 else np.full(len(test_labels), -1)
-            found = retrieval.compare_networks(
-                scores, one_label[places], resamples=config.bootstrap_resamples, seed=config.seed
-            )
+            found = retrieval.compare_networks(scores, one_label[places], **resampling)
         captions = caption_videos(test_ids, test_labels, run.dataset.class_names)
         gallery = Gallery([test_ids[i] for i in places], [captions[i] for i in places], scores)
     with stage("probes"):
         probes = measure_probes(config, run.dataset.class_names, (train, train_labels), (test, test_labels))
+        by_features = retrieve_by_features(config, train, test, places, one_label[places])
     evaluation = {
         "run": run.config.name,
         "step": run.step,
@@ -175,6 +177,7 @@ def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery | Non
         "heldout": heldout,
         **probes,
         "retrieval": found,
+        "feature_retrieval": by_features,
         "parameters": count_parameters(networks["trained"]["params"]["network"], run.config.model),
     }
     return evaluation, gallery
@@ -204,6 +207,44 @@ def measure_probes(
     }
 
 
+def retrieve_by_features(
+    config: ConfigDict,
+    train: Mapping[str, Features],
+    test: Mapping[str, Features],
+    places: np.ndarray,
+    labels: np.ndarray,
+) -> dict[str, Any] | None:
+    """Measures retrieval by canonical correlations in the layers that have seen one modality only.
+
+    Args:
+      config: of the evaluation.
+      train: the networks' features of the training videos.
+      test: the same of the test videos.
+      places: of the G videos of the gallery among the test videos.
+      labels: (G,) int, -1: none.
+
+    Returns:
+      What `retrieval.compare_networks` gives by layer; None, with a printed reason, without enough training videos.
+    """
+
+    def pair(features: Features, layer: str) -> tuple[np.ndarray, np.ndarray]:
+        return features.pooled[layer]["visual"], features.pooled[layer]["audio"]
+
+    layers = [layer for layer in next(iter(train.values())).pooled if layer != "multimodal"]
+    if (count := len(pair(next(iter(train.values())), layers[0])[0])) < FEWEST_FOR_CORRELATION:
+        print(f"  no retrieval by features: {count} training videos; {FEWEST_FOR_CORRELATION} are needed", flush=True)
+        return None
+    resampling = {"resamples": config.bootstrap_resamples, "seed": config.seed}
+    found = {}
+    for layer in layers:
+        scores = {}
+        for name, features in train.items():
+            gallery = tuple(x[places] for x in pair(test[name], layer))
+            scores[name] = canonical_scores(pair(features, layer), gallery, config.canonical_penalties)
+        found[layer] = retrieval.compare_networks(scores, labels, **resampling)
+    return found
+
+
 def measure_heldout(
     config: ConfigDict, run: Run, task: Pretraining, networks: Mapping[str, Variables]
 ) -> dict[str, Any]:
@@ -215,6 +256,8 @@ def measure_heldout(
 
 def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
     """Reads the run in `workdir` and opens its data set; `UserError` where something is missing or does not match."""
+    if not config.neighbors.k or min(config.neighbors.k) < 1:
+        raise UserError(f"config.neighbors.k={config.neighbors.k} must be numbers of neighbors, each at least 1.")
     workdir = epath.Path(workdir)
     run_config = load_config(workdir)
     step = latest_step(workdir)

@@ -14,7 +14,9 @@ HEADS = {
 }
 LAYERS = {"cnn": "CNN", "unimodal": "unimodal Transformer", "multimodal": "multimodal Transformer"}
 DIRECTIONS = {"video_to_audio": "image to sound", "audio_to_video": "sound to image"}
-NO_HEADS = "The weights were imported without pretraining heads, so held-out objectives and retrieval are left out."
+NO_HEADS = (
+    "The weights were imported without pretraining heads: held-out objectives and retrieval by them are left out."
+)
 COLUMNS = ("trained", "95 %", "random", "95 %", "chance", "ceiling")
 PROBES = {"linear_probe": "Linear probe", "neighbors": "Nearest neighbors"}
 
@@ -55,6 +57,9 @@ def summary(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
             sections[f"{probe_title(name, probe, 'class')}, {videos}"] = probe_rows(probe, "class")
     if retrieval := evaluation["retrieval"]:
         sections[f"Retrieval among {retrieval['num_videos']} test videos"] = retrieval_rows(retrieval)
+    for layer, retrieval in (evaluation["feature_retrieval"] or {}).items():
+        title = f"Retrieval by features, {LAYERS[layer]}, among {retrieval['num_videos']} test videos"
+        sections[title] = retrieval_rows(retrieval)
     return sections
 
 

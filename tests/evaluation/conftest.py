@@ -100,6 +100,10 @@ def made_up_evaluation(made_up_scores):
             for name, probe in PROBES.items()
         },
         "retrieval": retrieval.compare_networks(made_up_scores, np.arange(40) % 8, **RESAMPLING),
+        "feature_retrieval": {
+            layer: retrieval.compare_networks(made_up_scores, np.full(40, -1), **RESAMPLING)
+            for layer in ("cnn", "unimodal")
+        },
         "parameters": {
             "visual_cnn": 235_000,
             "audio_cnn": 64_000,

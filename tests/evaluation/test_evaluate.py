@@ -211,6 +211,9 @@ def test_evaluation_of_imported_weights(config, imported_workdir, capsys):
     found = evaluation.evaluate(config, imported_workdir)
     assert NO_HEADS in capsys.readouterr().out
     assert found["heldout"] is None and found["retrieval"] is None
+    assert set(found["feature_retrieval"]) == {"cnn", "unimodal"}
+    assert found["feature_retrieval"]["cnn"]["random"]["audio_to_video"]["recall@10"] == 1  # of 10
+    assert found["overlap"]["overlapping_videos"] is None and found["overlap"]["pretrained_on"] is None
     accuracies = found["linear_probe"]["targets"]["class"]
     assert accuracies["trained"].keys() == accuracies["random"].keys() == {"cnn", "unimodal", "multimodal"}
     page = (imported_workdir / "report" / "index.html").read_text()
@@ -263,6 +266,13 @@ def test_a_run_can_be_evaluated_on_another_data_set_and_other_clips(config, work
 def test_more_clips_than_positions_is_a_sentence(config, workdir):
     config.data.num_clips = 5
     with pytest.raises(UserError, match="5 is too many: the network has 5 positions"):
+        evaluation.open_run(config, workdir)
+
+
+@pytest.mark.parametrize("k", [(), (0, 5)])
+def test_no_neighbors_are_a_sentence(config, workdir, k):
+    config.neighbors.k = k
+    with pytest.raises(UserError, match="at least 1"):
         evaluation.open_run(config, workdir)
 
 

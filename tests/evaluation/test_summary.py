@@ -5,9 +5,10 @@ from avshare_jax.evaluation.summary import format_table, format_value, summary
 
 def test_rows_hold_the_measures(made_up_evaluation):
     sections = summary(made_up_evaluation)
-    objectives, probe, neighbors, retrieval = sections.values()
-    assert [len(rows) for rows in sections.values()] == [11, 9, 9, 10]
-    assert ["32" in title or "40" in title for title in sections] == [True] * 4  # numbers of videos
+    objectives, probe, neighbors, retrieval, *by_features = sections.values()
+    assert [len(rows) for rows in sections.values()] == [11, 9, 9, 10, 8, 8]
+    assert ["32" in title or "40" in title for title in sections] == [True] * 6  # numbers of videos
+    assert by_features[0][0].trained == retrieval[0].trained
     row = next(row for row in objectives if row.measure == "MEP top-1 against its negatives: audio")
     assert (row.trained, row.random, row.chance) == (0.27, 0.05, 1 / 33)
     both = next(row for row in probe if row.measure == "unimodal Transformer: visual")
@@ -21,11 +22,11 @@ def test_rows_hold_the_measures(made_up_evaluation):
 
 
 def test_unlabelled_data_has_no_probe_rows(made_up_evaluation):
-    assert len(summary(made_up_evaluation | {"linear_probe": None, "neighbors": None})) == 2
+    assert len(summary(made_up_evaluation | {"linear_probe": None, "neighbors": None})) == 4
 
 
 def test_late_fusion_has_rows_for_what_it_has(late_evaluation):
-    objectives, probe, neighbors, _ = summary(late_evaluation).values()
+    objectives, probe, neighbors, *_ = summary(late_evaluation).values()
     assert [len(rows) for rows in (objectives, probe, neighbors)] == [7, 6, 6]
     assert not any("multimodal" in row.measure for rows in (objectives, probe, neighbors) for row in rows)
 
@@ -34,6 +35,7 @@ def test_imported_weights_have_probe_rows_only(made_up_evaluation):
     titles = list(summary(made_up_evaluation | {"heldout": None, "retrieval": None}))
     assert titles[0].startswith("Linear probe, accuracy of the class")
     assert titles[1].startswith("Nearest neighbors, accuracy of the class")
+    assert titles[2].startswith("Retrieval by features, CNN, among 40")
 
 
 def test_values_are_percent_or_plain():
