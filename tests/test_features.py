@@ -245,6 +245,26 @@ def test_an_interrupted_command_goes_on(command, tmp_path, monkeypatch, encoder,
     assert "holds these features already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_a_part_may_have_no_video(command, tmp_path, monkeypatch, suffix):
+    """Videos 0 and 1, the first part, are both damaged."""
+    encode = Encoder.encode_records
+    monkeypatch.setattr(
+        Encoder,
+        "encode_records",
+        lambda self, records: [
+            "it is damaged" if b"0" in record["video_id"] or b"1" in record["video_id"] else found
+            for record, found in zip(records, encode(self, records), strict=True)
+        ],
+    )
+    command(path := tmp_path / f"a.{suffix}")
+    if suffix == "npz":
+        found = np.load(path)["video_id"].tolist()
+    else:
+        found = pyarrow.parquet.read_table(path)["video_id"].to_pylist()
+    assert found == ["video 2", "video 4", "video 5", "video 6"]
+
+
 def test_files_of_something_else_stay(command, tmp_path, monkeypatch, encoder):
     command(tmp_path / "a.npz")
     other = dataclasses.replace(encoder, step=5)

@@ -287,6 +287,12 @@ def test_a_folder_without_run_is_a_sentence(config, tmp_path):
         evaluation.evaluate(config, tmp_path)
 
 
+def test_captions_are_classes_or_ids():
+    assert evaluation.caption_videos(["v", "w"], np.array([1, -1]), ("a", "b")) == ["b", "w"]
+    several = np.array([[0, 1, 1], [0, 0, 0]], np.uint8)
+    assert evaluation.caption_videos(["v", "w"], several, ("a", "b", "c")) == ["b", "w"]
+
+
 def test_the_gallery_is_a_fixed_sample():
     gallery = evaluation.choose_gallery(50, 20, seed=3)
     assert len(set(gallery)) == 20 and np.all(np.diff(gallery) > 0) and gallery.max() < 50
