@@ -58,9 +58,16 @@ def load(workdir: str | os.PathLike[str], batch_size: int = 1) -> "Encoder":
     Raises:
       UserError: there is no run or no checkpoint in `workdir`.
     """
+    from absl import logging
+
     from avshare_jax.evaluation.encoder import Encoder
 
-    return Encoder.of(workdir, batch_size)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant to be so.
+    try:
+        return Encoder.of(workdir, batch_size)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def find_files(source: Path) -> list[Video]:

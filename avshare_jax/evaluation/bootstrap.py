@@ -1,4 +1,4 @@
-"""Bootstrap: how far a figure of the test videos could lie from that of all videos like them.
+"""Bootstrap: how far a figure would vary with other test videos, as many and of the same kind.
 
 The test videos are drawn again with replacement, as many as there are and many times, and the figure is computed anew
 each time; 95 % of its values lie in the interval (Efron's percentiles). What else varies between repetitions, such as

@@ -75,6 +75,19 @@ def test_intervals_hold_the_truth_in_95_of_100_samples():
     assert 0.92 < held / 400 < 0.98  # 95 %, give or take the spread of 400 samples and of percentiles
 
 
+def test_intervals_of_mean_average_precision_are_about_test_sets_as_large():
+    """With few videos of each class, mAP is higher than with many: what is held is its mean over sets of this size."""
+    random, resamples = np.random.default_rng(0), bootstrap.Bootstrap(100, 200, seed=0)
+
+    def draw():
+        hits = random.random((100, 6)) < 0.08
+        return bootstrap.mean_average_precision_of(hits, 1.2 * hits + random.normal(size=hits.shape))
+
+    expected = np.mean([bootstrap.figure(draw(), 100) for _ in range(500)])
+    intervals = [resamples.interval(draw()) for _ in range(150)]
+    assert 0.87 < np.mean([low <= expected <= high for low, high in intervals]) < 0.99
+
+
 def test_intervals_are_written_like_values():
     assert bootstrap.format_interval([0.1234, 0.2], "%") == "12.3–20.0"
     assert bootstrap.format_interval([3.0, 20.5], "") == "3–20.5"
