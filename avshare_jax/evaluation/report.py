@@ -43,7 +43,7 @@ def write_report(
         plots.plot_curves(metrics, evaluation["heldout"]["trained"], evaluation["step"], folder / "training.png")
     plots.plot_parameters(evaluation["parameters"], folder / "parameters.png")
     if evaluation["linear_probe"]:
-        plots.plot_probes(evaluation["linear_probe"], folder / "probes.png")
+        plots.plot_probes(evaluation["linear_probe"], evaluation["neighbors"], folder / "probes.png")
     if evaluation["retrieval"]:
         plots.plot_retrieval(scores, folder / "retrieval.png")
         plots.plot_sheet(pictures, sheet, len(scores["trained"]), folder / "videos.png")
