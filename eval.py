@@ -14,6 +14,8 @@ from avshare_jax.data.dataset import DatasetError
 
 LIMITS = {
     **dict.fromkeys(("batch_size", "recalibration_batches", "probe.max_iterations", "sheet_videos"), (1, math.inf)),
+    **dict.fromkeys(("bootstrap_resamples",), (1, math.inf)),
+    "neighbors.temperature": (1e-3, math.inf),
     **dict.fromkeys(("max_videos", "retrieval_gallery"), (2, math.inf)),
     **dict.fromkeys(("seed", "data.num_workers"), (0, math.inf)),
     "poll_seconds": (0.01, math.inf),

@@ -54,14 +54,21 @@ def get_config() -> ConfigDict:
             },
             "poll_seconds": 10.0,  # how often --watch looks for a new checkpoint
             "peer_timeout_seconds": 100,  # after which a process ends whose peer has died
+            "exclude_pretraining_videos": False,  # leave out test videos whose ids are among those of pretraining
             "recalibration_batches": 8,  # training batches that give the fresh network its BatchNorm statistics
-            # Multinomial logistic regression; each probe chooses between standardized and whitened features, and C, the
-            # inverse of the L2 penalty, on training videos.
+            # Logistic regression; each probe chooses between standardized and whitened features, and C, the inverse of
+            # the L2 penalty, on every fifth training video.
             "probe": {
                 "standardized_c": (0.1, 1.0, 10.0),
                 "whitened_c": (0.001, 0.01, 0.1, 1.0),
                 "max_iterations": 100,
             },
+            # Vote of the k nearest training videos by cosine similarity, with weights exp(similarity / temperature);
+            # k, too, is chosen on every fifth training video.
+            "neighbors": {"k": (5, 20, 100), "temperature": 0.07},
+            # Retrieval by features: penalties in multiples of the mean variance, chosen on every fifth training video.
+            "canonical_penalties": (0.001, 0.01, 0.1, 1.0),
+            "bootstrap_resamples": 1000,  # of the test videos, for 95 % intervals of probes and retrieval
             "retrieval_gallery": 200,  # test videos; every image is scored against every sound: gallery^2 pairs
             "sheet_videos": 6,  # rows of the report's sheet of test videos
         }

@@ -1,5 +1,7 @@
 """Measures one part of the project on this machine and prints a table; with --json, also writes a file.
 
+python -m avshare_jax.benchmark step --config=configs/pretrain.py:demo
+python -m avshare_jax.benchmark parts --config=configs/pretrain.py:demo,batch_size=4
 python -m avshare_jax.benchmark input
 python -m avshare_jax.benchmark checkpoint --config=configs/pretrain.py --json=checkpoint.json
 python -m avshare_jax.benchmark compile configs/pretrain.py:demo
@@ -13,10 +15,10 @@ from pathlib import Path
 from absl import flags
 
 from avshare_jax import settings
-from avshare_jax.benchmark import checkpoint, compilation, input
+from avshare_jax.benchmark import checkpoint, compilation, input, parts, step
 from avshare_jax.benchmark.figures import describe_machine, format_table, positive
 
-PARTS = {"input": input, "checkpoint": checkpoint, "compile": compilation}
+PARTS = {"step": step, "parts": parts, "input": input, "checkpoint": checkpoint, "compile": compilation}
 """Name → module with `LIBRARIES`, `add_arguments(parser)` and `measure(options)`, which gives figures by section."""
 
 

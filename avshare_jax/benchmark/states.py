@@ -38,3 +38,15 @@ def random_state(abstract: TrainState) -> TrainState:
         return jax.device_put(values.astype(x.dtype), x.sharding)
 
     return jax.tree.map(fill, abstract)
+
+
+def random_batch(abstract: Batch) -> Batch:
+    """Noise as frames and spectrograms."""
+    random = np.random.default_rng(1)
+
+    def fill(x: jax.ShapeDtypeStruct) -> np.ndarray:
+        if x.dtype == np.uint8:
+            return random.integers(0, 256, x.shape, np.uint8)
+        return random.standard_normal(x.shape, np.float32).astype(x.dtype)
+
+    return {name: fill(x) for name, x in abstract.items()}

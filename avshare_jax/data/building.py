@@ -14,28 +14,23 @@ import fcntl
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TextIO
 
 import apache_beam as beam
-import pebble
 from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
 from avshare_jax.data import records, report
 from avshare_jax.data.dataset import Dataset, is_unfinished, read_dataset
+from avshare_jax.data.decoding import DecodingProcesses, rejected
 from avshare_jax.data.errors import DatasetError
-from avshare_jax.data.extraction import extract
 from avshare_jax.data.outcomes import MISSING, REJECTED, VIDEOS, Outcome, read_outcomes, write_outcomes
 from avshare_jax.data.records import SETTINGS, Contents, Record
 from avshare_jax.data.sources.listing import Listing, Video
-from avshare_jax.data.workers import set_up_worker
 
 LISTING, LOCK = "listing.json", "lock"
 
@@ -355,12 +350,19 @@ class WriteShard(beam.DoFn):
 
     def setup(self) -> None:
         """Prepares the decoding process; Beam calls this once in each of its threads."""
-        self._pool = pebble.ProcessPool(1, context=multiprocessing.get_context("spawn"), initializer=set_up_worker)
+        settings = self._settings
+        self._processes = DecodingProcesses(
+            1,
+            settings.contents.frontend,
+            jpeg_quality=settings.contents.jpeg_quality,
+            min_seconds=settings.min_seconds,
+            max_seconds=settings.max_seconds,
+            time_limit=settings.time_limit,
+        )
 
     def teardown(self) -> None:
         """Ends the decoding process."""
-        self._pool.stop()
-        self._pool.join()
+        self._processes.stop()
 
     def process(self, shard: Shard) -> Iterator[str]:
         """Writes the shard. Where that is impossible, it notes or, in another process than the build's, raises why."""
@@ -392,41 +394,13 @@ class WriteShard(beam.DoFn):
     def _records(self, shard: Shard, outcomes: list[Outcome]) -> Iterator[Record]:
         """Yields the records of the videos that can be used, and adds to the outcomes of all."""
         for video in shard.videos:
-            record, outcome = self._extract(video, shard.split)
+            future = self._processes.start(video, shard.split)
+            record, outcome = self._processes.finish(future, video, shard.split)
             outcomes.append(outcome)
             for listener in _listeners:
                 listener(1)
             if record is not None:
                 yield record
-
-    def _extract(self, video: Video, split: str) -> tuple[Record | None, Outcome]:
-        """Extracts a video in the decoding process, which is replaced where it hangs or dies."""
-        settings = self._settings
-        options = {
-            "jpeg_quality": settings.contents.jpeg_quality,
-            "min_seconds": settings.min_seconds,
-            "max_seconds": settings.max_seconds,
-        }
-        future = self._pool.schedule(
-            extract, (video, split, settings.contents.frontend), options, timeout=settings.time_limit
-        )
-        try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise DatasetError(
-                "Decoding processes end before they begin, see their messages above: memory may have run out."
-            ) from error
-        except FutureTimeoutError:
-            reason = f"Decoding it takes longer than {settings.time_limit:g} s."
-        except pebble.ProcessExpired as error:
-            reason = (
-                f"Decoding it ended the process (exit code {error.exitcode}): it crashes the decoder or memory ran out."
-            )
-        return None, _rejected(video, split, reason)
-
-
-def _rejected(video: Video, split: str, reason: str) -> Outcome:
-    return Outcome(video.video_id, video.source_id, split, video.path, video.labels, REJECTED, reason)
 
 
 def finish(listing: Listing, shards: Sequence[Shard], settings: Settings) -> tuple[Dataset, list[Outcome]]:
@@ -438,7 +412,7 @@ def finish(listing: Listing, shards: Sequence[Shard], settings: Settings) -> tup
         lengths.setdefault(shard.split, []).append(used)
     outcomes = [outcome for shard in shards for outcome in found[shard]]
     outcomes += [Outcome(video_id, video_id, "", "", (), MISSING, reason) for video_id, reason in listing.missing]
-    outcomes += [_rejected(video, split, reason) for split, video, reason in listing.left_out]
+    outcomes += [rejected(video, split, reason) for split, video, reason in listing.left_out]
     usable = {split: counts for split, counts in lengths.items() if sum(counts)}
     if not usable:
         settings.directory.rmtree()

@@ -75,8 +75,12 @@ class Dataset:
         """
         return self._builder.as_data_source(self._resolve(split))
 
-    def _resolve(self, split: str) -> str:
-        """The split, or splits joined by +, that a name stands for; `DatasetError` where there is no such split."""
+    def parts(self, split: str) -> tuple[str, ...]:
+        """The splits, each record being in one, that a name or several joined by + stand for.
+
+        Raises:
+          DatasetError: there is no such split.
+        """
         parts = []
         for name in split.split("+"):
             if name not in self.splits:
@@ -85,7 +89,10 @@ class Dataset:
                     "Choose one with config.data.train_split or config.data.eval_split, or prepare others."
                 )
             parts += self.split_names.get(name, name).split("+")
-        return "+".join(dict.fromkeys(parts))  # A record of two of the names counts once.
+        return tuple(dict.fromkeys(parts))  # A record of two of the names counts once.
+
+    def _resolve(self, split: str) -> str:
+        return "+".join(self.parts(split))
 
 
 def open_dataset(data_dir: epath.PathLike, name: str) -> Dataset:

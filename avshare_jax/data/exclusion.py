@@ -54,12 +54,12 @@ def read_ids(source: str, data_dir: epath.PathLike) -> ExcludedIds:
     for outcome in read_outcomes(prepared):
         if outcome.outcome in (REJECTED, MISSING):
             continue
-        identity = _identity(outcome)
+        identity = identity_of(outcome)
         if identity is None:
             without_id += 1
             continue
         names.setdefault(identity, {identity: None})
-        if not _is_path(outcome.video_id):
+        if not is_path(outcome.video_id):
             names[identity][outcome.video_id] = None
     return ExcludedIds(source, {identity: tuple(those) for identity, those in names.items()}, without_id)
 
@@ -76,12 +76,12 @@ def exclude(listing: Listing, ids: ExcludedIds) -> tuple[Listing, str]:
     """
     excluded = {name for names in ids.names.values() for name in names}
     # Those that another option has left out are found as well.
-    found = {name for _, video, _ in listing.left_out for name in _names(video)} & excluded
+    found = {name for _, video, _ in listing.left_out for name in names_of(video)} & excluded
     splits: dict[str, list[Video]] = {}
     left_out: list[tuple[str, Video, str]] = []
     for split, videos in listing.splits.items():
         for video in videos:
-            if common := _names(video) & excluded:
+            if common := names_of(video) & excluded:
                 found |= common
                 left_out.append((split, video, f"Its id is in --exclude_ids={ids.source}."))
             else:
@@ -116,7 +116,7 @@ def _entries(path: Path) -> Iterator[str]:
 def _without_number(text: str) -> str:
     """Returns the path of a row `path number`, as in the lists of PySlowFast and UCF101."""
     path, _, number = text.rpartition(" ")
-    return path.strip() if number.isdecimal() and _is_path(path.strip()) else text
+    return path.strip() if number.isdecimal() and is_path(path.strip()) else text
 
 
 def _names_of_entry(entry: str) -> tuple[str, ...]:
@@ -125,15 +125,15 @@ def _names_of_entry(entry: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _names(video: Video) -> set[str]:
+def names_of(video: Video) -> set[str]:
     """What a video may be called; files named like YouTube clips tell the id of what they were cut from."""
     name = without_suffix(PurePosixPath(video.path).name)
     return {video.video_id, without_suffix(video.video_id), video.source_id, name, youtube_id(name) or name}
 
 
-def _identity(outcome: Outcome) -> str | None:
+def identity_of(outcome: Outcome) -> str | None:
     """What identifies a video also outside of its data set, or None: in folders of anybody's videos, 1.mp4 does not."""
-    if not _is_path(outcome.source_id):
+    if not is_path(outcome.source_id):
         return outcome.source_id
     match = YOUTUBE_CLIP.fullmatch(without_suffix(PurePosixPath(outcome.path).name))
     # Without both times, only an id with small letters and capitals is taken for one, as almost all are: train_00001
@@ -143,6 +143,6 @@ def _identity(outcome: Outcome) -> str | None:
     return None
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
     """Whether an id is a path in a folder of media files."""
     return without_suffix(name) != name

@@ -1,6 +1,7 @@
 """Evaluates a run's last checkpoint beside the same network with its initial weights, and writes the report."""
 
 import contextlib
+import functools
 import itertools
 import json
 import time
@@ -19,15 +20,22 @@ from avshare_jax.data.batches import eval_batches, train_batches
 from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.data.mixtures import dataset_names
 from avshare_jax.data.unreadable import UnreadableRecords
-from avshare_jax.evaluation import linear_probe, plots, report, retrieval
+from avshare_jax.evaluation import plots, report, retrieval
+from avshare_jax.evaluation.canonical import canonical_scores
 from avshare_jax.evaluation.features import Batch, Features, Variables, extract, jit_encoder
 from avshare_jax.evaluation.heldout import fresh_variables, heldout_metrics
+from avshare_jax.evaluation.linear_probe import linear_predictions
+from avshare_jax.evaluation.neighbors import neighbor_predictions
+from avshare_jax.evaluation.overlap import Overlap, count_videos, describe, find_overlap, leave_out
+from avshare_jax.evaluation.probes import probe_networks
 from avshare_jax.evaluation.summary import NO_HEADS, format_table, summary
 from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import latest_step, load_config, restore_network, restore_variables
+from avshare_jax.training.goodput import read_lines, summarize
 from avshare_jax.training.pretraining import Pretraining
 
 FRAMES_SHOWN = 4
+FEWEST_FOR_CORRELATION = 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Run:
       dataset: what it is evaluated on.
       num_videos: "train" and "test" → number of videos evaluated.
       batch_size: videos.
+      overlap: of the test split with the videos of pretraining.
+      excluded: ids of test videos that are left out.
       unreadable: records that could not be read so far.
     """
 
@@ -52,14 +62,21 @@ class Run:
     dataset: Dataset
     num_videos: dict[str, int]
     batch_size: int
+    overlap: Overlap
+    excluded: frozenset[str] = frozenset()
     unreadable: UnreadableRecords = field(default_factory=UnreadableRecords)
 
     def batches(self, split: str) -> Iterator[Batch]:
-        """Yields every evaluated video of "train" or "test" once; `valid` are those that have image and sound."""
+        """Yields every evaluated video of "train" or "test" once; `valid` are those that have image and sound.
+
+        Test videos that are excluded do not come.
+        """
         data, count = self.config.data, self.num_videos[split]
         name = {"train": data.train_split, "test": data.eval_split}[split]
         options = {"batch_size": self.batch_size, "max_videos": count, "unreadable": self.unreadable}
         batches = eval_batches(self.dataset, name, data, **options)
+        if split == "test" and self.excluded:
+            batches = leave_out(batches, self.excluded, self.batch_size)
         for batch in with_progress(batches, count, f"{split} videos"):
             yield batch | {"valid": batch["valid"] & batch["has_video"] & batch["has_audio"]}
 
@@ -101,6 +118,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
     )
     if run.imported:
         print(NO_HEADS, flush=True)
+    print(describe(run.overlap.to_json(excluded=bool(run.excluded))), flush=True)
     evaluation, gallery = measure(config, run)
     path = run.workdir / "eval" / f"{run.step}.json"
     path.parent.mkdir(exist_ok=True)
@@ -112,7 +130,8 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
             scores = gallery.scores
             sheet = report.sheet_rows(scores["trained"], gallery.captions, config.sheet_videos)
             pictures = read_pictures(run, gallery, sheet)
-        page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures)
+        time_spent = summarize(read_lines(run.workdir / "goodput.jsonl"))
+        page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures, time_spent)
     print(f"\n{format_table(summary(evaluation))}\n\nAll measures: {path}\nReport: {page}")
     return evaluation
 
@@ -132,18 +151,18 @@ def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery | Non
         train, train_labels, _ = extract(encode, encoders, run.batches("train"))
         test, test_labels, test_ids = extract(encode, encoders, run.batches("test"), keep_tokens=not run.imported)
     gallery, found = None, None
+    resampling = {"resamples": config.bootstrap_resamples, "seed": config.seed}
+    places = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
+    one_label = test_labels if test_labels.ndim == 1 else np.full(len(test_labels), -1)
     if not run.imported:
         with stage("retrieval"):
-            places = choose_gallery(len(test_ids), config.retrieval_gallery, config.seed)
             scores = score_gallery(task, networks, test, places)
-            found = retrieval.compare_networks(scores, test_labels[places])
+            found = retrieval.compare_networks(scores, one_label[places], **resampling)
         captions = caption_videos(test_ids, test_labels, run.dataset.class_names)
         gallery = Gallery([test_ids[i] for i in places], [captions[i] for i in places], scores)
-    with stage("linear probes"):
-        pooled = [{name: features.pooled for name, features in split.items()} for split in (train, test)]
-        probes = linear_probe.probe_networks(
-            config.probe, run.dataset.class_names, pooled[0], train_labels, pooled[1], test_labels
-        )
+    with stage("probes"):
+        probes = measure_probes(config, run.dataset.class_names, (train, train_labels), (test, test_labels))
+        by_features = retrieve_by_features(config, train, test, places, one_label[places])
     evaluation = {
         "run": run.config.name,
         "step": run.step,
@@ -155,13 +174,78 @@ def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery | Non
             "num_train_videos": len(train_labels),
             "num_test_videos": len(test_labels),
             "num_unreadable_records": len(run.unreadable),
+            **count_videos(run.dataset, {"train": run.config.data.train_split, "test": run.config.data.eval_split}),
         },
+        "overlap": run.overlap.to_json(excluded=bool(run.excluded)),
         "heldout": heldout,
-        "linear_probe": probes,
+        **probes,
         "retrieval": found,
+        "feature_retrieval": by_features,
         "parameters": count_parameters(networks["trained"]["params"]["network"], run.config.model),
     }
     return evaluation, gallery
+
+
+def measure_probes(
+    config: ConfigDict,
+    class_names: tuple[str, ...],
+    train: tuple[Mapping[str, Features], np.ndarray],
+    test: tuple[Mapping[str, Features], np.ndarray],
+) -> dict[str, Any]:
+    """Measures the linear probe and the vote of nearest neighbors; see `probes.probe_networks`.
+
+    Args:
+      config: of the evaluation.
+      class_names: of the data set.
+      train: the networks' features of the training videos, and their labels, (N,) or (N, C).
+      test: the same of the test videos.
+    """
+    linear = functools.partial(linear_predictions, **config.probe)
+    vote = functools.partial(neighbor_predictions, **config.neighbors)
+    pooled = [{name: found.pooled for name, found in features.items()} for features in (train[0], test[0])]
+    resampling = {"resamples": config.bootstrap_resamples, "seed": config.seed}
+    return {
+        name: probe_networks(probe, class_names, pooled[0], train[1], pooled[1], test[1], **resampling)
+        for name, probe in (("linear_probe", linear), ("neighbors", vote))
+    }
+
+
+def retrieve_by_features(
+    config: ConfigDict,
+    train: Mapping[str, Features],
+    test: Mapping[str, Features],
+    places: np.ndarray,
+    labels: np.ndarray,
+) -> dict[str, Any] | None:
+    """Measures retrieval by canonical correlations in the layers that have seen one modality only.
+
+    Args:
+      config: of the evaluation.
+      train: the networks' features of the training videos.
+      test: the same of the test videos.
+      places: of the G videos of the gallery among the test videos.
+      labels: (G,) int, -1: none.
+
+    Returns:
+      What `retrieval.compare_networks` gives by layer; None, with a printed reason, without enough training videos.
+    """
+
+    def pair(features: Features, layer: str) -> tuple[np.ndarray, np.ndarray]:
+        return features.pooled[layer]["visual"], features.pooled[layer]["audio"]
+
+    layers = [layer for layer in next(iter(train.values())).pooled if layer != "multimodal"]
+    if (count := len(pair(next(iter(train.values())), layers[0])[0])) < FEWEST_FOR_CORRELATION:
+        print(f"  no retrieval by features: {count} training videos; {FEWEST_FOR_CORRELATION} are needed", flush=True)
+        return None
+    resampling = {"resamples": config.bootstrap_resamples, "seed": config.seed}
+    found = {}
+    for layer in layers:
+        scores = {}
+        for name, features in train.items():
+            gallery = tuple(x[places] for x in pair(test[name], layer))
+            scores[name] = canonical_scores(pair(features, layer), gallery, config.canonical_penalties)
+        found[layer] = retrieval.compare_networks(scores, labels, **resampling)
+    return found
 
 
 def measure_heldout(
@@ -175,6 +259,8 @@ def measure_heldout(
 
 def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Run:
     """Reads the run in `workdir` and opens its data set; `UserError` where something is missing or does not match."""
+    if not config.neighbors.k or min(config.neighbors.k) < 1:
+        raise UserError(f"config.neighbors.k={config.neighbors.k} must be numbers of neighbors, each at least 1.")
     workdir = epath.Path(workdir)
     run_config = load_config(workdir)
     step = latest_step(workdir) if step is None else step
@@ -197,7 +283,13 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
             f"Evaluation in batches of {batch_size} videos has {clips} clips, but the run's objectives need at least "
             f"2 videos and {needed} clips: use a larger --config.batch_size or more test videos."
         )
-    return Run(run_config, workdir, step, trained_on["name"] is None, dataset, num_videos, batch_size)
+    overlap = find_overlap(workdir, dataset, splits["test"])
+    excluded = frozenset()
+    if config.exclude_pretraining_videos:
+        excluded = overlap.to_exclude(least=batch_size)
+    return Run(
+        run_config, workdir, step, trained_on["name"] is None, dataset, num_videos, batch_size, overlap, excluded
+    )
 
 
 def set_chosen(config: ConfigDict, changes: ConfigDict) -> None:
@@ -315,7 +407,9 @@ def count_parameters(params: Mapping[str, Any], model_config: ConfigDict) -> dic
 
 
 def caption_videos(video_ids: list[str], labels: np.ndarray, class_names: tuple[str, ...]) -> list[str]:
-    """Each video's class name, or its id if it has no class."""
+    """Each video's class name, the first of its classes (N, C) where it has several, or its id if it has none."""
+    if labels.ndim > 1:
+        labels = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
     return [class_names[label] if label >= 0 else video_id for video_id, label in zip(video_ids, labels, strict=True)]
 
 

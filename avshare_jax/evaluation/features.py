@@ -83,11 +83,12 @@ def extract(
       encode: from `jit_encoder`.
       networks: name → variables, all of one structure.
       batches: `frames` (B, S, T, H, W, 3) uint8, `log_mel` (B, S, time, mels), `video_id` (B strings), `valid` (B,),
-        which is False for rows that are dropped, and `label` (B,) where a video has at most one.
+        which is False for rows that are dropped, and `label` (B,) int, or `labels` (B, C) of zeros and ones where a
+        video may have several.
       keep_tokens: whether to keep the unimodal tokens, which retrieval scores.
 
     Returns:
-      The features by network name, the labels (N,) int32 (-1: none), and the N video ids.
+      The features by network name, the labels, (N,) int32 (-1: none) or (N, C) int32, and the N video ids.
 
     Raises:
       UserError: no video came, or a network gave values that are not finite.
@@ -103,7 +104,7 @@ def extract(
         for name, results in pending.items():
             kept = results if keep_tokens else {"pooled": results["pooled"]}
             rows[name].append(jax.tree.map(lambda x, valid=valid: np.asarray(x)[valid], kept))
-        labels.append(np.asarray(batch.get("label", np.full(len(valid), -1)))[valid])
+        labels.append(np.asarray(batch["labels"] if "labels" in batch else batch["label"])[valid])
         video_ids += [video_id for video_id, keep in zip(batch["video_id"], valid, strict=True) if keep]
     if not video_ids:
         raise UserError("There is no video to extract features from: none of the split has both image and sound.")

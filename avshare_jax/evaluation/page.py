@@ -4,20 +4,24 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from avshare_jax.evaluation.overlap import describe
 from avshare_jax.evaluation.summary import (
     COLUMNS,
     LAYERS,
     NO_HEADS,
+    PROBES,
     Row,
     format_value,
     heads_of,
     probe_rows,
+    probe_title,
     summary,
 )
 from avshare_jax.page_style import PAGE_STYLE
+from avshare_jax.training.goodput import CAUSES
 
 
-def format_page(evaluation: Mapping[str, Any]) -> str:
+def format_page(evaluation: Mapping[str, Any], goodput: Mapping[str, float]) -> str:
     """Formats the report's page as HTML; figures are named relative to it, so that the folder can be moved."""
     dataset, name = evaluation["dataset"], html.escape(evaluation["run"])
     weights = f"Step {evaluation['step']:,} of {evaluation['total_steps']:,}." if evaluation["heldout"] else NO_HEADS
@@ -25,13 +29,13 @@ def format_page(evaluation: Mapping[str, Any]) -> str:
         f"{weights} Data set {dataset['name']}: "
         f"{dataset['num_train_videos']:,} training and {dataset['num_test_videos']:,} test videos. All figures are of "
         "test videos. &ldquo;Random&rdquo; is the same network with initial weights and BatchNorm statistics of "
-        "training videos."
+        f"training videos. {html.escape(describe(evaluation['overlap']))} {html.escape(describe_lacking(dataset))}"
     )
     tables = [html_table(summary(evaluation))]
-    if probe := evaluation["linear_probe"]:
-        tables += [
-            html_table({f"Linear probe of the {t}": probe_rows(probe, t)}) for t in probe["targets"] if t != "class"
-        ]
+    for name in PROBES:
+        if probe := evaluation[name]:
+            others = [target for target in probe["targets"] if target != "class"]
+            tables += [html_table({probe_title(name, probe, target): probe_rows(probe, target)}) for target in others]
     figures = "".join(
         f"<figure><h2>{title}</h2><img src={file} alt='{title}'><figcaption>{caption}</figcaption></figure>"
         for file, (title, caption) in captions(evaluation).items()
@@ -39,7 +43,19 @@ def format_page(evaluation: Mapping[str, Any]) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{PAGE_STYLE}</style><main>"
         f"<h1>{name}</h1><p class=lead>{lead}</p><div class=tiles>{''.join(tiles(evaluation))}</div>"
-        f"{figures}<h2>All measures</h2>{''.join(tables)}</main></html>\n"
+        f"{figures}<h2>All measures</h2>{''.join(tables)}{time_table(goodput)}</main></html>\n"
+    )
+
+
+def describe_lacking(dataset: Mapping[str, Any]) -> str:
+    """A sentence about the videos that the data set lacks; empty where that is not known."""
+    test = dataset["test"]
+    if dataset["missing"] is None:
+        return ""
+    return (
+        f"{dataset['num_classes']:,} classes. Of the test split's videos, {test['rejected']:,} were rejected in "
+        f"preparation, {test['without_audio']:,} have no sound and {test['without_video']:,} no image; files of "
+        f"{dataset['missing']:,} videos of any split were missing."
     )
 
 
@@ -56,16 +72,18 @@ def captions(evaluation: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         )
     if evaluation["linear_probe"]:
         found["probes.png"] = (
-            "Linear probes",
-            "Logistic regression on frozen features, averaged over the clips of a video. In CNN and unimodal "
-            "Transformer a modality knows nothing of the other, which bounds what it can tell about the class; in the "
-            "multimodal Transformer the visual and the audio positions have seen both.",
+            "Probes",
+            "Bars: logistic regression on frozen features, averaged over the clips of a video. Diamonds: vote of the "
+            "nearest training videos by the same features. Lines: 95 % bootstrap intervals over test videos. In CNN "
+            "and unimodal Transformer a modality knows nothing of the other, which bounds what it can tell about the "
+            "class; in the multimodal Transformer the visual and the audio positions have seen both.",
         )
     if retrieval:
         found["retrieval.png"] = (
             "Retrieval across modalities",
             f"Each of {retrieval['num_videos']} image tracks is scored against every sound track by the heads of "
-            "correct pair prediction; recall at k is the share whose true partner is among the k best.",
+            "correct pair prediction; recall at k is the share whose true partner is among the k best. Intervals are "
+            "over the queries.",
         )
         found["videos.png"] = (
             "Test videos and their nearest neighbors across modalities",
@@ -109,6 +127,18 @@ def tile(title: str, trained: float, random: float, chance: float) -> str:
     )
 
 
+def time_table(goodput: Mapping[str, float]) -> str:
+    """Formats where the time of training went as an HTML table; nothing where no time was noted."""
+    total = sum(goodput.values())
+    rows = (
+        f"<tr><td>{cause}</td><td>{goodput[cause]:,.0f} s</td><td>{format_value(goodput[cause] / total, '%')}</td>"
+        f"<td>{html.escape(meaning)}</td></tr>"
+        for cause, meaning in CAUSES.items()
+        if goodput.get(cause)
+    )
+    return f"<h2>Where the time of training went</h2><table>{''.join(rows)}</table>" if total else ""
+
+
 def html_table(sections: Mapping[str, Sequence[Row]]) -> str:
     """Formats the summary as an HTML table."""
     lines = []
@@ -116,6 +146,6 @@ def html_table(sections: Mapping[str, Sequence[Row]]) -> str:
         heads = "".join(f"<th>{name}</th>" for name in COLUMNS)
         lines.append(f"<tr class=section><th>{html.escape(title)}</th>{heads}</tr>")
         for row in rows:
-            values = "".join(f"<td>{format_value(value, row.unit)}</td>" for value in row[1:5])
+            values = "".join(f"<td>{cell}</td>" for cell in row.cells())
             lines.append(f"<tr><td>{html.escape(row.measure)}</td>{values}</tr>")
     return f"<table>{''.join(lines)}</table>"

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from avshare_jax.evaluation.linear_probe import PARTS
+from avshare_jax.evaluation.probes import PARTS
 from avshare_jax.evaluation.retrieval import true_pair_ranks
 from avshare_jax.evaluation.summary import DIRECTIONS, HEADS, LAYERS, heads_of
 from avshare_jax.page_style import FIGURE_STYLE
@@ -194,12 +194,13 @@ def short_count(value: float, _position: int | None = None) -> str:
     return f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
 
 
-def plot_probes(probe: Mapping[str, Any], path: epath.Path) -> None:
-    """Draws the linear probes of every layer: trained beside random, chance, and what each part could reach at most.
+def plot_probes(probe: Mapping[str, Any], neighbors: Mapping[str, Any], path: epath.Path) -> None:
+    """Draws the probes of every layer: trained beside random, chance, and what each part could reach at most.
 
     Args:
-      probe: The evaluation's "linear_probe": "num_test_videos" and "targets", target → {"chance": float,
-        "ceiling": layer → part → float or None, "trained" and "random": layer → part → accuracy 0..1}.
+      probe: The evaluation's "linear_probe": "metric" and "targets", target → {"chance": float, "ceiling": layer → part
+        → float or None, "trained" and "random": layer → part → share 0..1, "intervals": the same with both ends}.
+      neighbors: The evaluation's "neighbors", of the same form and for the same targets.
       path: PNG to write.
     """
     targets = probe["targets"]
@@ -209,9 +210,9 @@ def plot_probes(probe: Mapping[str, Any], path: epath.Path) -> None:
         grid = figure.subplots(len(targets), len(layers), sharey=True, squeeze=False)
         for row, (target, found) in zip(grid, targets.items(), strict=True):
             for axes, layer in zip(row, layers, strict=True):
-                _draw_probe(axes, found, layer, probe["num_test_videos"])
+                _draw_probe(axes, found, neighbors["targets"][target], layer)
                 axes.set_title(f"{capitalize(LAYERS[layer])}: {target}")
-            row[0].set_ylabel(f"{target} accuracy in %")
+            row[0].set_ylabel(f"{target} {probe['metric']} in %")
         handles = [
             Patch(color=TRAINED, label="trained"),
             Patch(color=RANDOM, label="random initialization"),
@@ -219,20 +220,24 @@ def plot_probes(probe: Mapping[str, Any], path: epath.Path) -> None:
         ]
         if any(level is not None for found in targets.values() for level in found["ceiling"]["cnn"].values()):
             handles.append(Line2D([], [], color=CEILING, linewidth=2, label="ceiling of what the part can know"))
-        handles.append(Line2D([], [], color=INK, marker="|", linestyle="", label="± standard error"))
+        handles.append(Line2D([], [], color=INK, marker="|", linestyle="", label="95 % interval"))
+        handles.append(Line2D([], [], color=INK, marker="D", linestyle="", markersize=4, label="nearest neighbors"))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         figure.get_layout_engine().set(hspace=0.06)
         _save(figure, path)
 
 
-def _draw_probe(axes: Axes, found: Mapping[str, Any], layer: str, num_videos: int) -> None:
+def _draw_probe(axes: Axes, found: Mapping[str, Any], neighbors: Mapping[str, Any], layer: str) -> None:
     for name, color, shift in (("random", RANDOM, -0.2), ("trained", TRAINED, 0.2)):
         shares = np.array([found[name][layer][part] for part in PARTS])
-        errors = 100 * np.sqrt(shares * (1 - shares) / num_videos)
+        ends = np.array([found["intervals"][name][layer][part] for part in PARTS])
+        errors = 100 * np.abs(ends - shares[:, None]).T
         places = np.arange(len(PARTS)) + shift
         axes.bar(places, 100 * shares, 0.38, color=color, yerr=errors, error_kw={"ecolor": INK, "elinewidth": 1})
-        for place, share, error in zip(places, shares, errors, strict=True):
+        for place, share, error in zip(places, shares, errors[1], strict=True):
             axes.text(place, 100 * share + error + 1.5, f"{100 * share:.0f}", ha="center", fontsize=8.5, bbox=LABEL_BOX)
+        votes = [100 * neighbors[name][layer][part] for part in PARTS]
+        axes.plot(places + 0.1, votes, "D", color=color, markersize=5, markeredgecolor=INK, zorder=3)
     axes.axhline(100 * found["chance"], color=INK, linewidth=1, linestyle=DOTTED)
     for place, part in enumerate(PARTS):
         ceiling = found["ceiling"][layer][part]

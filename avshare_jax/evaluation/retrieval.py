@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avshare_jax.evaluation import bootstrap
+from avshare_jax.evaluation.bootstrap import Bootstrap, Statistic
+
 RECALL_AT = (1, 5, 10)
 
 PairLogits = Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
@@ -61,9 +64,14 @@ def retrieval_metrics(scores: np.ndarray) -> dict[str, float]:
     Returns:
       "recall@k" for k in `RECALL_AT` (0..1) and "median_rank" (1..G).
     """
+    return {name: bootstrap.figure(statistic, len(scores)) for name, statistic in statistics(scores).items()}
+
+
+def statistics(scores: np.ndarray) -> dict[str, Statistic]:
+    """The same figures as functions of how often each query counts; the gallery that is searched stays as it is."""
     ranks = true_pair_ranks(scores)
-    recalls = {f"recall@{k}": float(np.mean(ranks <= k)) for k in RECALL_AT}
-    return recalls | {"median_rank": float(np.median(ranks))}
+    recalls = {f"recall@{k}": bootstrap.mean_of((ranks <= k).astype(float)) for k in RECALL_AT}
+    return recalls | {"median_rank": bootstrap.median_of(ranks.astype(float))}
 
 
 def chance_metrics(gallery: int) -> dict[str, float]:
@@ -72,43 +80,48 @@ def chance_metrics(gallery: int) -> dict[str, float]:
     return recalls | {"median_rank": (gallery + 1) / 2}
 
 
-def same_class_at_1(scores: np.ndarray, labels: np.ndarray) -> float:
-    """How often the best-scored *other* column of a row is of the row's class, 0..1.
+def finds_same_class(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the best-scored *other* column of each row is of the row's class, (G,) bool.
 
     Args:
       scores: (G, G) float.
       labels: (G,) int.
     """
     others = np.where(np.eye(len(scores), dtype=bool), -np.inf, scores)
-    return float(np.mean(labels[np.argmax(others, axis=1)] == labels))
+    return labels[np.argmax(others, axis=1)] == labels
 
 
 def same_class_chance(labels: np.ndarray) -> float:
-    """What `same_class_at_1` gives on average for random scores, 0..1."""
+    """The share of rows of which `finds_same_class` is true on average for random scores, 0..1."""
     same = np.sum(labels[:, None] == labels[None, :], axis=1) - 1
     return float(np.mean(same / (len(labels) - 1)))
 
 
-def compare_networks(scores: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+def compare_networks(
+    scores: Mapping[str, np.ndarray], labels: np.ndarray, *, resamples: int, seed: int
+) -> dict[str, Any]:
     """Retrieval metrics of each network in both directions, and the chance level.
 
     Args:
       scores: name → (G, G), as from `pair_scores`.
       labels: (G,) int; the class of the best match is measured if all videos have one, and there are others.
+      resamples: of the bootstrap, over queries.
+      seed: of the bootstrap.
+
+    Returns:
+      The metrics by network and direction, `chance`, and beside them `intervals`: by network, direction and metric, its
+      [lower, upper end].
     """
-    labelled = len(labels) > 1 and bool(np.all(labels >= 0))
-
-    def measure(scores: np.ndarray) -> dict[str, float]:
-        same_class = {"same_class_at_1": same_class_at_1(scores, labels)} if labelled else {}
-        return retrieval_metrics(scores) | same_class
-
-    gallery = len(labels)
+    gallery, labelled = len(labels), len(labels) > 1 and bool(np.all(labels >= 0))
+    intervals = Bootstrap(gallery, resamples, seed)
+    found: dict[str, Any] = {name: {} for name in scores}
+    ends: dict[str, Any] = {name: {} for name in scores}
+    for name, of_network in scores.items():
+        for direction, directed in (("video_to_audio", of_network), ("audio_to_video", of_network.T)):
+            measured = statistics(directed)
+            if labelled:
+                measured["same_class_at_1"] = bootstrap.mean_of(finds_same_class(directed, labels).astype(float))
+            found[name][direction] = {metric: bootstrap.figure(x, gallery) for metric, x in measured.items()}
+            ends[name][direction] = {metric: intervals.interval(x) for metric, x in measured.items()}
     chance = {"same_class_at_1": same_class_chance(labels)} if labelled else {}
-    return {
-        "num_videos": gallery,
-        "chance": chance_metrics(gallery) | chance,
-        **{
-            name: {"video_to_audio": measure(found), "audio_to_video": measure(found.T)}
-            for name, found in scores.items()
-        },
-    }
+    return {"num_videos": gallery, "chance": chance_metrics(gallery) | chance, **found, "intervals": ends}

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from avshare_jax.evaluation.linear_probe import PARTS
+from avshare_jax.evaluation.bootstrap import format_interval
+from avshare_jax.evaluation.probes import PARTS
 
 HEADS = {
     "visual": "visual",
@@ -13,14 +14,17 @@ HEADS = {
 }
 LAYERS = {"cnn": "CNN", "unimodal": "unimodal Transformer", "multimodal": "multimodal Transformer"}
 DIRECTIONS = {"video_to_audio": "image to sound", "audio_to_video": "sound to image"}
-NO_HEADS = "The weights were imported without pretraining heads, so held-out objectives and retrieval are left out."
-COLUMNS = ("trained", "random", "chance", "ceiling")
+NO_HEADS = (
+    "The weights were imported without pretraining heads: held-out objectives and retrieval by them are left out."
+)
+COLUMNS = ("trained", "95 %", "random", "95 %", "chance", "ceiling")
+PROBES = {"linear_probe": "Linear probe", "neighbors": "Nearest neighbors"}
 
 
 class Row(NamedTuple):
     """One measure of the trained network beside its references; None where there is no such reference.
 
-    `unit` is "%" for shares 0..1, else empty.
+    `unit` is "%" for shares 0..1, else empty; intervals are [lower, upper end].
     """
 
     measure: str
@@ -29,6 +33,14 @@ class Row(NamedTuple):
     chance: float | None
     ceiling: float | None
     unit: str = "%"
+    trained_interval: Sequence[float] | None = None
+    random_interval: Sequence[float] | None = None
+
+    def cells(self) -> list[str]:
+        """The row's text under each of `COLUMNS`."""
+        values = [format_value(value, self.unit) for value in (self.trained, self.random, self.chance, self.ceiling)]
+        ends = [format_interval(interval, self.unit) for interval in (self.trained_interval, self.random_interval)]
+        return [values[0], ends[0], values[1], ends[1], *values[2:]]
 
 
 def summary(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
@@ -39,11 +51,15 @@ def summary(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
     sections = {}
     if heldout := evaluation["heldout"]:
         sections[f"Pretraining objectives, {heldout['num_videos']} held-out videos"] = heldout_rows(heldout)
-    if probe := evaluation["linear_probe"]:
-        videos = f"{probe['num_train_videos']} training and {probe['num_test_videos']} test videos"
-        sections[f"Linear probe of the class, {videos}"] = probe_rows(probe, "class")
+    for name in PROBES:
+        if probe := evaluation[name]:
+            videos = f"{probe['num_train_videos']} training and {probe['num_test_videos']} test videos"
+            sections[f"{probe_title(name, probe, 'class')}, {videos}"] = probe_rows(probe, "class")
     if retrieval := evaluation["retrieval"]:
         sections[f"Retrieval among {retrieval['num_videos']} test videos"] = retrieval_rows(retrieval)
+    for layer, retrieval in (evaluation["feature_retrieval"] or {}).items():
+        title = f"Retrieval by features, {LAYERS[layer]}, among {retrieval['num_videos']} test videos"
+        sections[title] = retrieval_rows(retrieval)
     return sections
 
 
@@ -74,6 +90,11 @@ def heads_of(metrics: Mapping[str, float]) -> list[str]:
     return [head for head in HEADS if f"mep/{head}_top1" in metrics]
 
 
+def probe_title(name: str, probe: Mapping[str, Any], target: str) -> str:
+    """What a probe's table is called: which probe, of what, measured how."""
+    return f"{PROBES[name]}, {probe['metric']} of the {target}"
+
+
 def probe_rows(probe: Mapping[str, Any], target: str) -> list[Row]:
     """Rows for the probes of one target ("class" or an attribute), every layer and part."""
     found = probe["targets"][target]
@@ -84,6 +105,8 @@ def probe_rows(probe: Mapping[str, Any], target: str) -> list[Row]:
             found["random"][layer][part],
             found["chance"],
             found["ceiling"][layer][part],
+            trained_interval=found["intervals"]["trained"][layer][part],
+            random_interval=found["intervals"]["random"][layer][part],
         )
         for layer, title in LAYERS.items()
         if layer in found["trained"]
@@ -99,7 +122,8 @@ def retrieval_rows(retrieval: Mapping[str, Any]) -> list[Row]:
         trained, random = retrieval["trained"][direction], retrieval["random"][direction]
         for name, chance in retrieval["chance"].items():
             label, unit = units.get(name, (name.replace("_", " "), "%"))
-            rows.append(Row(f"{title}: {label}", trained[name], random[name], chance, None, unit))
+            ends = [retrieval["intervals"][network][direction][name] for network in ("trained", "random")]
+            rows.append(Row(f"{title}: {label}", trained[name], random[name], chance, None, unit, *ends))
     return rows
 
 
@@ -115,9 +139,12 @@ def format_table(sections: Mapping[str, Sequence[Row]]) -> str:
     width = max((len(row.measure) for rows in sections.values() for row in rows), default=0) + 2
     lines = []
     for title, rows in sections.items():
-        lines += ["", title, " " * width + "".join(f"{name:>10}" for name in COLUMNS)]
-        lines += [
-            f"  {row.measure:<{width - 2}}" + "".join(f"{format_value(value, row.unit):>10}" for value in row[1:5])
-            for row in rows
-        ]
+        lines += ["", title, " " * width + table_line(COLUMNS)]
+        lines += [f"  {row.measure:<{width - 2}}{table_line(row.cells())}" for row in rows]
     return "\n".join(lines[1:])
+
+
+def table_line(cells: Sequence[str]) -> str:
+    """Aligns the cells of a line of the console's table: those under "95 %" to the left, the others to the right."""
+    aligned = [f"  {cell:<10}" if name == "95 %" else f"{cell:>10}" for name, cell in zip(COLUMNS, cells, strict=True)]
+    return "".join(aligned).rstrip()

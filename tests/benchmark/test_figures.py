@@ -1,9 +1,6 @@
 """The table of a benchmark, and the machine in its header."""
 
-import pytest
-
 from avshare_jax.benchmark import figures
-from avshare_jax.benchmark.__main__ import parse
 
 
 def test_table_shows_least_and_greatest_behind_the_median():
@@ -20,11 +17,3 @@ def test_header_names_machine_devices_versions_and_commit():
     assert machine.keys() >= {"processor", "cores", "devices", "python", "libraries", "commit"}
     assert machine["devices"].endswith("x cpu")
     assert machine["libraries"].count("optax") == 1 and ", av " in machine["libraries"]
-
-
-def test_unknown_part_names_those_there_are(capsys):
-    with pytest.raises(SystemExit):
-        parse(["inputs"])
-    assert "checkpoint" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        parse(["checkpoint", "--repeats=0"])

@@ -1,55 +1,61 @@
-"""The parts that need a config, at a microscopic size: that they run and give their figures, not which."""
-
-import json
+"""The command, and the parts that need a config, at a microscopic size: that they give their figures, not which."""
 
 import jax
 import numpy as np
 import pytest
 
-from avshare_jax.benchmark.__main__ import main
-
-MICROSCOPIC = (
-    "demo,batch_size=4,data.num_clips=3,data.frames_per_clip=2,data.mel_frames=16,data.crop=16,data.frontend.mels=16,"
-    "model.hidden=16,model.mlp=32,model.heads=2,model.layers=1,model.rank=4,model.visual_cnn.width=4,"
-    "model.audio_cnn.width=4,model.audio_cnn.separable_stages=1,objectives.num_negatives=4"
-)
-CONFIG = f"configs/pretrain.py:{MICROSCOPIC}"
+from avshare_jax.benchmark import checkpoint, compilation
+from avshare_jax.benchmark.__main__ import main, parse
+from configs.pretrain import get_config
+from tests.test_main import OVERRIDES
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "medians", "others"),
-    [
-        (
-            ["checkpoint", f"--config={CONFIG}", "--directory={folder}"],
-            {
-                *("seconds, training stands still", "seconds, until on disk", "seconds, restore", "seconds, checksums"),
-                "share of saving behind training",
-            },
-            {"MB of state", "MB on disk"},
-        ),
-        (
-            ["compile", CONFIG],
-            {"seconds, trace and lower", "seconds, compile", "seconds, from the cache"},
-            {"MB in the cache"},
-        ),
-    ],
-)
-def test_each_part_gives_its_figures(arguments, medians, others, tmp_path, capsys):
-    file = tmp_path / "figures.json"
-    before = jax.config.jax_compilation_cache_dir
-    main([*(argument.format(folder=tmp_path) for argument in arguments), "--repeats=2", f"--json={file}"])
-    found = json.loads(file.read_text())[CONFIG]
+@pytest.fixture
+def config():
+    microscopic = get_config("demo")
+    numbers = {name: value for name, value in OVERRIDES.items() if not isinstance(value, str)}
+    for cnn in ("visual_cnn", "audio_cnn"):
+        numbers[f"model.{cnn}.stage_sizes"] = (1,)
+    microscopic.update_from_flattened_dict(numbers | {"model.visual_cnn.temporal_kernels": (3,)})
+    return microscopic
+
+
+def assert_figures(found, medians, others):
     ends = {f"{name}, {end}" for name in medians for end in ("least", "greatest")}
     assert found.keys() == medians | others | ends
     assert all(np.isfinite(value) for value in found.values())
-    assert found.get("seconds, from the cache", 0) < found.get("seconds, compile", 1)
-    assert all(name in capsys.readouterr().out for name in ("commit", "devices"))
-    assert [path.name for path in tmp_path.iterdir()] == [
-        "figures.json"
-    ] and jax.config.jax_compilation_cache_dir == before
+
+
+def test_checkpoint_gives_its_figures_and_leaves_nothing(config, tmp_path):
+    found = checkpoint.measure_config(config, tmp_path, repeats=1)
+    medians = {
+        *("seconds, training stands still", "seconds, until on disk", "seconds, restore", "seconds, checksums"),
+        "share of saving behind training",
+    }
+    assert_figures(found, medians, {"MB of state", "MB on disk"})
+    assert found["seconds, training stands still"] <= found["seconds, until on disk"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_compile_gives_its_figures_and_the_second_time_reads_the_cache(config, monkeypatch):
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # Other tests would compile again.
+    before = jax.config.jax_compilation_cache_dir
+    found = compilation.measure_config(config, repeats=1)
+    medians = {"seconds, trace and lower", "seconds, compile", "seconds, from the cache"}
+    assert_figures(found, medians, {"MB in the cache"})
+    assert found["MB in the cache"] > 0
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 def test_a_config_that_does_not_exist_gets_a_sentence():
     with pytest.raises(SystemExit, match="no config file"):
         main(["checkpoint", "--config=configs/pretrian.py"])
+
+
+def test_unknown_part_names_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        parse(["inputs"])
+    assert "checkpoint" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(["checkpoint", "--repeats=0"])

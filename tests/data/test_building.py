@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avshare_jax.data import building
+from avshare_jax.data import building, decoding
 from avshare_jax.data.building import VIDEOS, Settings, build, divide
 from avshare_jax.data.dataset import DatasetError, open_dataset
 from avshare_jax.data.demo import encode_video
@@ -318,7 +318,7 @@ def crash(*arguments, **options) -> None:
 
 
 def test_a_decoder_that_crashes_costs_one_video(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "extract", crash)
+    monkeypatch.setattr(decoding, "extract", crash)
     with pytest.raises(DatasetError, match=r"no readable video: 2 failed, .*ended the process \(exit code 3\)"):
         build(Listing({"test": folder.find(videos).splits["test"]}), settings(tmp_path), workers=1)
     assert not list(tmp_path.iterdir())
@@ -331,7 +331,7 @@ def hang_on_the_first(video: Video, *arguments, **options):
 
 
 def test_a_decoder_that_hangs_costs_one_video(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "extract", hang_on_the_first)
+    monkeypatch.setattr(decoding, "extract", hang_on_the_first)
     listing = Listing({"test": folder.find(videos).splits["test"]}, ("a", "b"))
     dataset, outcomes = build(listing, settings(tmp_path, time_limit=20.0), workers=1)
     assert dataset.num_videos("test") == 1

@@ -1,9 +1,15 @@
 """A made-up evaluation with the demo's class names, for the tests of tables and pictures."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from avshare_jax.evaluation import linear_probe, retrieval
+from avshare_jax.evaluation import retrieval
+from avshare_jax.evaluation.linear_probe import linear_predictions
+from avshare_jax.evaluation.neighbors import neighbor_predictions
+from avshare_jax.evaluation.overlap import Overlap
+from avshare_jax.evaluation.probes import probe_networks
 
 CLASS_NAMES = tuple(
     f"{shape}_{timbre}"
@@ -15,6 +21,11 @@ CLASS_NAMES = tuple(
     }.items()
     for timbre in timbres
 )
+RESAMPLING = {"resamples": 100, "seed": 0}
+PROBES = {
+    "linear_probe": partial(linear_predictions, standardized_c=(0.1,), whitened_c=(0.01, 0.1), max_iterations=50),
+    "neighbors": partial(neighbor_predictions, k=(5, 20), temperature=0.07),
+}
 
 
 @pytest.fixture
@@ -60,22 +71,39 @@ def made_up_evaluation(made_up_scores):
         "run": "pretrain_demo",
         "step": 900,
         "total_steps": 900,
-        "dataset": {"name": "demo", "num_train_videos": 64, "num_test_videos": 40, "class_names": list(CLASS_NAMES)},
+        "dataset": {
+            "name": "demo",
+            "num_train_videos": 64,
+            "num_test_videos": 40,
+            "class_names": list(CLASS_NAMES),
+            "num_classes": 8,
+            "missing": 3,
+            "test": {"split": "test", "records": 40, "without_audio": 0, "without_video": 0, "rejected": 2},
+        },
+        "overlap": Overlap("demo", 64, 40).to_json(excluded=False),
         "heldout": {
             "num_videos": 32,
             "batch_size": 16,
             "trained": heldout(0.25, 0.75, 11.0),
             "random": heldout(0.03, 0.5, 15.4),
         },
-        "linear_probe": linear_probe.probe_networks(
-            {"standardized_c": (0.1,), "whitened_c": (0.01, 0.1), "max_iterations": 50},
-            CLASS_NAMES,
-            dict.fromkeys(networks, draw[64]),
-            train_labels,
-            dict.fromkeys(networks, draw[40]),
-            test_labels,
-        ),
-        "retrieval": retrieval.compare_networks(made_up_scores, np.arange(40) % 8),
+        **{
+            name: probe_networks(
+                probe,
+                CLASS_NAMES,
+                dict.fromkeys(networks, draw[64]),
+                train_labels,
+                dict.fromkeys(networks, draw[40]),
+                test_labels,
+                **RESAMPLING,
+            )
+            for name, probe in PROBES.items()
+        },
+        "retrieval": retrieval.compare_networks(made_up_scores, np.arange(40) % 8, **RESAMPLING),
+        "feature_retrieval": {
+            layer: retrieval.compare_networks(made_up_scores, np.full(40, -1), **RESAMPLING)
+            for layer in ("cnn", "unimodal")
+        },
         "parameters": {
             "visual_cnn": 235_000,
             "audio_cnn": 64_000,

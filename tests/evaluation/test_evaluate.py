@@ -1,5 +1,6 @@
 """The whole evaluation on a microscopic network and made-up videos: files, counts, and sentences for mistakes."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -7,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from ml_collections import ConfigDict
 
+from avshare_jax.data.outcomes import MISSING, USED, VIDEOS, Outcome, read_outcomes, write_outcomes
 from avshare_jax.evaluation import evaluate as evaluation
 from avshare_jax.evaluation.heldout import init_options
+from avshare_jax.evaluation.overlap import Overlap
 from avshare_jax.evaluation.summary import NO_HEADS
 from avshare_jax.interop.workdirs import write_imported
 from avshare_jax.settings import UserError, load_config_file
@@ -95,8 +99,19 @@ def config():
 
 
 @pytest.fixture
-def dataset(monkeypatch, class_names):
-    fake = SimpleNamespace(name="demo", fingerprint="f00d", class_names=class_names, num_videos=NUM_VIDEOS.__getitem__)
+def dataset(monkeypatch, class_names, tmp_path):
+    fake = SimpleNamespace(
+        name="demo",
+        fingerprint="f00d",
+        class_names=class_names,
+        num_videos=NUM_VIDEOS.__getitem__,
+        directory=epath.Path(tmp_path) / "data" / "demo" / "1.0.0",
+        parts=lambda split: (split,),
+    )
+    fake.directory.mkdir(parents=True)
+    videos = [(split, f"{split}/{index}") for split, count in NUM_VIDEOS.items() for index in range(count)]
+    outcomes = [Outcome(name, f"source {name}", split, "", (), USED) for split, name in videos]
+    write_outcomes(fake.directory / VIDEOS, [*outcomes, Outcome("lost", "lost", "", "", (), MISSING, "It is gone.")])
     monkeypatch.setattr(evaluation, "open_dataset", lambda data_dir, name: fake)
     monkeypatch.setattr(evaluation, "check_frontend", lambda dataset, frontend: None)
     monkeypatch.setattr(evaluation, "eval_batches", fake_eval_batches)
@@ -142,6 +157,10 @@ def test_evaluation_of_a_run(config, workdir, dataset, capsys):
     assert found["heldout"]["trained"]["loss"] != found["heldout"]["random"]["loss"]
     assert found["linear_probe"]["num_test_videos"] == 13
     assert set(found["linear_probe"]["targets"]) == {"class", "shape", "timbre"}
+    assert found["neighbors"]["num_test_videos"] == 13
+    assert (found["dataset"]["num_classes"], found["dataset"]["missing"]) == (8, 1)
+    assert found["dataset"]["test"]["records"] == 14
+    assert (found["overlap"]["overlapping_videos"], found["overlap"]["test_videos_compared"]) == (0, 14)
     assert found["retrieval"]["num_videos"] == 10
     for network in ("trained", "random"):
         for direction in ("video_to_audio", "audio_to_video"):
@@ -149,6 +168,26 @@ def test_evaluation_of_a_run(config, workdir, dataset, capsys):
     parameters = found["parameters"]
     assert parameters["transformer_unshared"] == 3 * (4 * (8 * 8 + 8) + 2 * (8 * 8 + 8) + 4 * 8)
     assert all(count > 0 for count in parameters.values())
+
+
+def test_videos_of_pretraining_can_be_left_out(config, workdir, dataset):
+    """Two of the test videos are from the same sources as training videos."""
+    outcomes = list(read_outcomes(dataset.directory / VIDEOS))
+    shared = {"test/1": "source train/3", "test/12": "source train/0"}
+    write_outcomes(
+        dataset.directory / VIDEOS,
+        [dataclasses.replace(x, source_id=shared.get(x.video_id, x.source_id)) for x in outcomes],
+    )
+    run = evaluation.open_run(config, workdir)
+    assert run.overlap.video_ids == set(shared) and run.excluded == set()
+    config.exclude_pretraining_videos = True
+    batches = list(evaluation.open_run(config, workdir).batches("test"))
+    assert [len(batch["valid"]) for batch in batches] == [4, 4, 4]
+    found = [name for batch in batches for name, valid in zip(batch["video_id"], batch["valid"], strict=True) if valid]
+    assert found == [f"test/{index}" for index in range(14) if index not in (1, 5, 12)]  # 5 is without sound
+    for batch in batches:
+        expected = stack("test", [int(name.removeprefix("test/")) for name in batch["video_id"]])
+        np.testing.assert_array_equal(batch["frames"], expected["frames"])
 
 
 def test_another_data_set_than_trained_on_is_a_sentence(config, workdir, dataset):
@@ -172,6 +211,9 @@ def test_evaluation_of_imported_weights(config, imported_workdir, capsys):
     found = evaluation.evaluate(config, imported_workdir)
     assert NO_HEADS in capsys.readouterr().out
     assert found["heldout"] is None and found["retrieval"] is None
+    assert set(found["feature_retrieval"]) == {"cnn", "unimodal"}
+    assert found["feature_retrieval"]["cnn"]["random"]["audio_to_video"]["recall@10"] == 1  # of 10
+    assert found["overlap"]["overlapping_videos"] is None and found["overlap"]["pretrained_on"] is None
     accuracies = found["linear_probe"]["targets"]["class"]
     assert accuracies["trained"].keys() == accuracies["random"].keys() == {"cnn", "unimodal", "multimodal"}
     page = (imported_workdir / "report" / "index.html").read_text()
@@ -227,6 +269,13 @@ def test_more_clips_than_positions_is_a_sentence(config, workdir):
         evaluation.open_run(config, workdir)
 
 
+@pytest.mark.parametrize("k", [(), (0, 5)])
+def test_no_neighbors_are_a_sentence(config, workdir, k):
+    config.neighbors.k = k
+    with pytest.raises(UserError, match="at least 1"):
+        evaluation.open_run(config, workdir)
+
+
 def test_a_run_without_checkpoint_is_a_sentence(config, tmp_path, run_config, dataset):
     claim_workdir(tmp_path, run_config, {"name": dataset.name, "fingerprint": dataset.fingerprint})
     with pytest.raises(UserError, match="no checkpoint"):
@@ -238,6 +287,12 @@ def test_a_folder_without_run_is_a_sentence(config, tmp_path):
         evaluation.evaluate(config, tmp_path)
 
 
+def test_captions_are_classes_or_ids():
+    assert evaluation.caption_videos(["v", "w"], np.array([1, -1]), ("a", "b")) == ["b", "w"]
+    several = np.array([[0, 1, 1], [0, 0, 0]], np.uint8)
+    assert evaluation.caption_videos(["v", "w"], several, ("a", "b", "c")) == ["b", "w"]
+
+
 def test_the_gallery_is_a_fixed_sample():
     gallery = evaluation.choose_gallery(50, 20, seed=3)
     assert len(set(gallery)) == 20 and np.all(np.diff(gallery) > 0) and gallery.max() < 50
@@ -247,7 +302,7 @@ def test_the_gallery_is_a_fixed_sample():
 
 def test_pictures_are_those_of_the_gallery(dataset):
     data = ConfigDict({"data": {"eval_split": "test", "train_split": "train"}})
-    run = evaluation.Run(data, None, 7, False, dataset, NUM_VIDEOS, batch_size=4)
+    run = evaluation.Run(data, None, 7, False, dataset, NUM_VIDEOS, batch_size=4, overlap=Overlap("demo"))
     gallery = evaluation.Gallery(["test/1", "test/6", "test/8", "test/13"], ["a", "b", "c", "d"], {})
     row = SimpleNamespace(query=3, sounds=[0], images=[3])
     pictures = evaluation.read_pictures(run, gallery, [row])

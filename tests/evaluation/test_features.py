@@ -87,3 +87,11 @@ def test_an_empty_split_is_an_error():
 def test_a_diverged_network_is_an_error():
     with pytest.raises(UserError, match="bad network"):
         features.extract(features.jit_encoder(apply), {"bad": {"scale": jnp.float32(np.nan)}}, make_batches(2, 2)[2])
+
+
+def test_several_labels_are_kept_as_they_are():
+    _, _, batches = make_batches(num_videos=7, batch_size=3)
+    for batch in batches:
+        batch["labels"] = np.eye(5, dtype=np.uint8)[batch.pop("label")]
+    _, labels, _ = features.extract(features.jit_encoder(apply), {"one": {"scale": jnp.float32(1)}}, batches)
+    np.testing.assert_array_equal(labels, np.eye(5)[[0, 1, 2, 3, 4, 0, 1]])

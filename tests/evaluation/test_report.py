@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from etils import epath
 
+from avshare_jax.evaluation.overlap import Overlap
 from avshare_jax.evaluation.plots import Picture
 from avshare_jax.evaluation.report import read_metrics, sheet_rows, write_report
+
+GOODPUT = {"steps": 90.0, "compilation": 9.0, "lost": 1.0, "downtime": 0.0}
 
 
 class Images(HTMLParser):
@@ -55,7 +58,7 @@ def metrics(made_up_evaluation):
 def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics, pictures):
     sheet = sheet_rows(made_up_scores["trained"], [pictures[place].caption for place in range(40)], 3)
     folder = epath.Path(tmp_path) / "run" / "report"
-    page = write_report(folder, made_up_evaluation, metrics, made_up_scores, sheet, pictures)
+    page = write_report(folder, made_up_evaluation, metrics, made_up_scores, sheet, pictures, GOODPUT)
     text = page.read_text()
     found = Images()
     found.feed(text)
@@ -67,19 +70,21 @@ def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics,
         assert width > 1200 and height > 300
     assert "http" not in text and str(tmp_path) not in text
     assert re.search(r"<b>25\.0 %</b>", text)  # the weakest head of masked embedding prediction
+    assert re.search(r"<td>steps</td><td>90 s</td><td>90\.0 %</td>", text) and "<td>lost</td>" in text
+    assert "<td>downtime</td>" not in text
 
 
 def test_a_run_without_labels_or_metrics_has_a_report_too(tmp_path, made_up_evaluation, made_up_scores, pictures):
     sheet = sheet_rows(made_up_scores["trained"], [f"video{place}" for place in range(40)], 2)
-    evaluation = made_up_evaluation | {"linear_probe": None}
-    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures)
+    evaluation = made_up_evaluation | {"linear_probe": None, "neighbors": None}
+    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures, GOODPUT)
     assert "probes.png" not in page.read_text()
     assert not (tmp_path / "probes.png").exists()
 
 
 def test_page_of_imported_weights(tmp_path, made_up_evaluation):
     evaluation = made_up_evaluation | {"heldout": None, "retrieval": None}
-    page = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {})
+    page = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {}, {})
     found = Images()
     found.feed(page.read_text())
     assert (
@@ -87,13 +92,24 @@ def test_page_of_imported_weights(tmp_path, made_up_evaluation):
         == sorted(path.name for path in tmp_path.glob("*.png"))
         == ["parameters.png", "probes.png"]
     )
-    assert "Class probe, multimodal Transformer" in page.read_text()
+    text = page.read_text()
+    assert "Class probe, multimodal Transformer" in text and "Nearest neighbors, accuracy of the timbre" in text
+    low, high = made_up_evaluation["linear_probe"]["targets"]["class"]["intervals"]["trained"]["cnn"]["both"]
+    assert f"<td>{100 * low:.1f}–{100 * high:.1f}</td>" in text
+
+
+def test_page_says_what_is_missing_and_what_pretraining_has_seen(tmp_path, made_up_evaluation):
+    evaluation = made_up_evaluation | {"heldout": None, "retrieval": None}
+    evaluation["overlap"] = Overlap("k700", 90, 40, frozenset({"a", "b"})).to_json(excluded=False)
+    text = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {}).read_text()
+    assert "2 of the split&#x27;s 40 videos are, by their ids, among the 90 of pretraining (k700)" in text
+    assert "8 classes" in text and "2 were rejected" in text and "files of 3 videos" in text
 
 
 def test_names_are_escaped(tmp_path, made_up_evaluation, made_up_scores, pictures):
     sheet = sheet_rows(made_up_scores["trained"], ["a"] * 40, 1)
     evaluation = made_up_evaluation | {"run": "<script>"}
-    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures)
+    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures, GOODPUT)
     assert "<script>" not in page.read_text()
 
 
@@ -118,5 +134,5 @@ def test_sheet_shows_the_first_video_of_each_class_and_its_best_matches():
 
 def test_page_of_late_fusion(tmp_path, late_evaluation, made_up_scores, metrics, pictures):
     sheet = sheet_rows(made_up_scores["trained"], [pictures[place].caption for place in range(40)], 3)
-    page = write_report(epath.Path(tmp_path), late_evaluation, metrics, made_up_scores, sheet, pictures)
+    page = write_report(epath.Path(tmp_path), late_evaluation, metrics, made_up_scores, sheet, pictures, GOODPUT)
     assert "Class probe, unimodal Transformer" in page.read_text()
