@@ -158,6 +158,9 @@ def test_esc50_by_folds(results, folder):
     assert first == second == json.loads((folder / "esc50" / "protocol.json").read_text())
     top1 = [split["measures"]["audio"]["top1"] for split in first["splits"]]
     assert [split["dataset"]["split"] for split in first["splits"]] == ["test1", "test2"]
+    evaluation = json.loads((folder / "esc50" / "split_1" / "eval" / "60.json").read_text())
+    assert evaluation["overlap"]["pretrained_on"] == "kinetics_sounds"
+    assert evaluation["overlap"]["overlapping_videos"] == 0
     assert first["mean"]["audio"]["top1"] == pytest.approx(np.mean(top1))
     assert np.mean(top1) >= 0.6  # chance: 0.25
     assert first["std"]["audio"]["top1"] == pytest.approx(np.std(top1, ddof=1))

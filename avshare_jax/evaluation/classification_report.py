@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from avshare_jax.evaluation.overlap import describe
 from avshare_jax.evaluation.summary import format_value
 from avshare_jax.page_style import FIGURE_STYLE, PAGE_STYLE
 
@@ -36,7 +37,7 @@ def facts(evaluation: Mapping[str, Any]) -> str:
         f"{data['name']}, split {data['split']}: {data['num_classes']} classes, {data['num_videos']:,} videos tested, "
         f"{data['num_skipped']:,} skipped{f' ({reasons})' if reasons else ''}; not in the data set, of all splits: "
         f"{missing} missing, {rejected} rejected. {views['temporal_views']} x {views['spatial_views']} views, "
-        f"pooled by {views['pool']}."
+        f"pooled by {views['pool']}." + (f" {describe(evaluation['overlap'])}" if evaluation["overlap"] else "")
     )
 
 

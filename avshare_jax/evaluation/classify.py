@@ -22,6 +22,7 @@ from avshare_jax.evaluation import classification_report
 from avshare_jax.evaluation.classification_metrics import class_table, confusion_matrix, measure
 from avshare_jax.evaluation.evaluate import set_chosen, stage, trained_fingerprint, with_progress
 from avshare_jax.evaluation.multi_view import Video, jit_scorer, pooled, score_videos, view_mesh, whole_batch
+from avshare_jax.evaluation.overlap import Overlap, find_overlap
 from avshare_jax.models.avbert import INPUTS
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training.checkpoints import latest_step, load_config, restore_variables
@@ -32,6 +33,7 @@ from avshare_jax.training.plan import abstract_batch
 
 BOTH = "both"
 NO_LABEL = "has no label"
+SEEN = "was seen in pretraining"
 LACKS = {"visual": "has no image", "audio": "has no sound"}
 
 
@@ -45,6 +47,8 @@ class Run:
       step: of the checkpoint.
       dataset: what it is tested on.
       batch_size: views, of all processes.
+      overlap: what the split has in common with the videos that the network was pretrained on; None: it was not.
+      excluded: ids of videos that are left out because of it.
       unreadable: records that this process could not read.
     """
 
@@ -53,6 +57,8 @@ class Run:
     step: int
     dataset: Dataset
     batch_size: int
+    overlap: Overlap | None = None
+    excluded: frozenset[str] = frozenset()
     unreadable: UnreadableRecords = field(default_factory=UnreadableRecords)
 
     @property
@@ -166,7 +172,22 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
         raise UserError(
             f"The split {data.eval_split} of the data set {dataset.name} is empty: there is nothing to test."
         )
-    return Run(run_config, workdir, step, dataset, whole_batch(config.batch_size, test.spatial_views))
+    overlap = overlap_with_pretraining(run_config, dataset)
+    excluded = overlap.to_exclude() if overlap and config.exclude_pretraining_videos else frozenset()
+    return Run(
+        run_config, workdir, step, dataset, whole_batch(config.batch_size, test.spatial_views), overlap, excluded
+    )
+
+
+def overlap_with_pretraining(run_config: ConfigDict, dataset: Dataset) -> Overlap | None:
+    """Compares the tested split with the videos of the run that this one started from; None: from random weights."""
+    if run_config.init_from is None:
+        return None
+    source = epath.Path(run_config.init_from).expanduser()
+    if not (source / "config.json").exists():
+        gone = f"The run in {run_config.init_from} is no longer there, and nothing says which videos it has seen."
+        return Overlap(None, not_compared=(gone,))
+    return find_overlap(source, dataset, run_config.data.eval_split)
 
 
 def choices(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -224,6 +245,8 @@ def select(
         lacking = [name for name in task.modalities if not video.present[name]]
         if lacking and (not data.keep_incomplete or len(lacking) == len(task.modalities)):
             skipped[video_id] = LACKS[lacking[0]]
+        elif video_id in run.excluded:
+            skipped[video_id] = SEEN
         elif video.label.ndim == 0 and video.label < 0:
             skipped[video_id] = NO_LABEL
         else:
@@ -262,6 +285,7 @@ def summarize(run: Run, scored: Scored) -> dict[str, Any]:
             "skipped": dict(Counter(reason.split(":")[0] for reason in scored.skipped.values())),
             **count_missing(run.dataset),
         },
+        "overlap": run.overlap and run.overlap.to_json(bool(run.excluded)),
         "views": config.test.to_dict(),
         "measures": {
             choice: measure(scores[scored.counted[choice]], scored.labels[scored.counted[choice]])

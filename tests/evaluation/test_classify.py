@@ -1,5 +1,6 @@
 """Which videos count in a test of classification, and what is said of the others."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from avshare_jax.data.outcomes import MISSING, REJECTED, USED, VIDEOS, Outcome, 
 from avshare_jax.data.unreadable import Unreadable
 from avshare_jax.evaluation import classification_report, classify
 from avshare_jax.evaluation.multi_view import Video
+from avshare_jax.evaluation.overlap import Overlap
 from avshare_jax.recipes import classification
 from tests import transfer
 
@@ -66,6 +68,20 @@ def test_skipped_videos_have_a_reason(make_run, videos):
         "record 9": "cannot be read: gone",
         "unlabeled": "has no label",
     }
+
+
+def test_videos_of_pretraining_are_said_and_left_out_where_asked(make_run, videos, tmp_path):
+    overlap = Overlap("kinetics", 9, 6, frozenset({"right"}))
+    run = dataclasses.replace(make_run(), overlap=overlap)
+    found = classify.summarize(run, select(run, videos))
+    assert found["overlap"]["overlapping_videos"] == 1 and found["dataset"]["num_videos"] == 2
+    table = classification_report.format_table(found)
+    assert "1 of the split's 6 videos are, by their ids, among the 9 of pretraining (kinetics)." in table
+    scored = select(dataclasses.replace(run, excluded=overlap.to_exclude()), videos)
+    assert scored.video_ids == ["wrong"] and scored.skipped["right"] == "was seen in pretraining"
+    run.config.init_from = str(tmp_path / "gone")
+    [sentence] = classify.overlap_with_pretraining(run.config, run.dataset).not_compared
+    assert "gone is no longer there" in sentence
 
 
 def test_incomplete_videos_count_where_they_are_kept(make_run, videos):
