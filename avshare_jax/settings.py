@@ -129,7 +129,7 @@ def nearest_name(name: str, known: Sequence[str]) -> str:
 def quiet_libraries() -> None:
     """Keeps the chatter of absl, Orbax and TensorFlow off the console; call it before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow only writes summaries here; left on, oneDNN announces itself.
+    # Training does without TensorFlow; what brings it in elsewhere need not announce oneDNN.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # Grain's workers leave their last batches' shared memory to Python's tracker, which frees it with a warning.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
