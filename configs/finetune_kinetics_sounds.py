@@ -39,8 +39,9 @@ def demo(config: ConfigDict) -> None:
     config.data.eval_split = "test"
     config.model = sizes.tiny()
     config.batch_size = 16
-    config.epochs = 4.0
+    config.epochs = 8.0
+    config.task.dropout = 0.1
     config.augment.update(frequency_mask=0.0, time_mask=0.0)
-    config.optimizer.network_learning_rate = 1e-3
+    config.optimizer.update(learning_rate=1e-2, network_learning_rate=1e-3)
     config.test.update(temporal_views=1, spatial_views=1, short_side=44, crop=40)
     config.checkpoint_every = 100
