@@ -11,18 +11,26 @@ from avshare_jax.data.errors import DatasetError
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/<name of the config>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
+PROFILE_STEPS = flags.DEFINE_string("profile_steps", None, "FIRST:LAST, steps to write a profile of: docs/running.md.")
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder for compiled programs; by default $JAX_COMPILATION_CACHE_DIR or ~/.cache/avshare_jax/compiled. : none.",
+)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
 
 
 def main(config: ConfigDict) -> None:
     """Pretrains; JAX is imported only once the command line is known to be right."""
+    from avshare_jax.compilation_cache import keep_compiled_programs
     from avshare_jax.training import hosts
 
     hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
     with hosts.ending_together():
+        keep_compiled_programs(COMPILATION_CACHE.value)
         from avshare_jax.training.run import pretrain
 
-        pretrain(config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
+        pretrain(config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"), PROFILE_STEPS.value)
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.

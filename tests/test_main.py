@@ -11,9 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+from etils import epath
 
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.records import Contents, write_dataset
+from avshare_jax.training.goodput import (
+    CHECKPOINTS,
+    COMPILATION,
+    DATASET,
+    DOWNTIME,
+    RESTORE,
+    START_UP,
+    STEPS,
+    read_lines,
+    summarize,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +137,8 @@ def test_run_says_its_plan_trains_and_says_how_to_evaluate(whole_run, folder):
     for words in ("data=1", "transformer", "with nothing shared", "6 in train", "80 epochs", "whole"):
         assert words in plan
     assert "step 120/120" in steps
+    assert f"compiled    programs are kept in {folder / 'compiled'}" in plan
+    assert list((folder / "compiled").rglob("jit_step-*"))
     assert steps.endswith(f"eval.py --config=configs/eval.py --workdir={folder / 'whole'}\n")
     assert [line["step"] for line in learned(folder / "whole")] == list(range(1, 121))
     assert all(np.isfinite(line["loss"]) for line in learned(folder / "whole"))
@@ -144,6 +158,10 @@ def test_killed_run_resumes_with_bit_identical_losses(whole_run, folder):
     assert code == 0, errors
     assert "Resuming from the checkpoint of step" in output
     assert learned(folder / "killed") == learned(folder / "whole")
+
+    seconds = summarize(read_lines(epath.Path(folder / "killed" / "goodput.jsonl")))
+    assert all(seconds[cause] > 0 for cause in (STEPS, START_UP, DATASET, COMPILATION, RESTORE, CHECKPOINTS, DOWNTIME))
+    assert "Goodput: " in output and output.index("Goodput: ") > output.index("step 120/120")
 
 
 @pytest.mark.parametrize(

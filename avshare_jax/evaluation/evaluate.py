@@ -31,6 +31,7 @@ from avshare_jax.evaluation.probes import probe_networks
 from avshare_jax.evaluation.summary import NO_HEADS, format_table, summary
 from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import latest_step, load_config, restore_network, restore_variables
+from avshare_jax.training.goodput import read_lines, summarize
 from avshare_jax.training.pretraining import Pretraining
 
 FRAMES_SHOWN = 4
@@ -128,7 +129,8 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             scores = gallery.scores
             sheet = report.sheet_rows(scores["trained"], gallery.captions, config.sheet_videos)
             pictures = read_pictures(run, gallery, sheet)
-        page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures)
+        time_spent = summarize(read_lines(run.workdir / "goodput.jsonl"))
+        page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures, time_spent)
     print(f"\n{format_table(summary(evaluation))}\n\nAll measures: {path}\nReport: {page}")
     return evaluation
 

@@ -18,9 +18,10 @@ from avshare_jax.evaluation.summary import (
     summary,
 )
 from avshare_jax.page_style import PAGE_STYLE
+from avshare_jax.training.goodput import CAUSES
 
 
-def format_page(evaluation: Mapping[str, Any]) -> str:
+def format_page(evaluation: Mapping[str, Any], goodput: Mapping[str, float]) -> str:
     """Formats the report's page as HTML; figures are named relative to it, so that the folder can be moved."""
     dataset, name = evaluation["dataset"], html.escape(evaluation["run"])
     weights = f"Step {evaluation['step']:,} of {evaluation['total_steps']:,}." if evaluation["heldout"] else NO_HEADS
@@ -42,7 +43,7 @@ def format_page(evaluation: Mapping[str, Any]) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{PAGE_STYLE}</style><main>"
         f"<h1>{name}</h1><p class=lead>{lead}</p><div class=tiles>{''.join(tiles(evaluation))}</div>"
-        f"{figures}<h2>All measures</h2>{''.join(tables)}</main></html>\n"
+        f"{figures}<h2>All measures</h2>{''.join(tables)}{time_table(goodput)}</main></html>\n"
     )
 
 
@@ -124,6 +125,18 @@ def tile(title: str, trained: float, random: float, chance: float) -> str:
         f"<div class=tile><h3>{html.escape(title)}</h3><b>{format_value(trained, '%')}</b>"
         f"<span>random {format_value(random, '%')} · chance {format_value(chance, '%')}</span></div>"
     )
+
+
+def time_table(goodput: Mapping[str, float]) -> str:
+    """Formats where the time of training went as an HTML table; nothing where no time was noted."""
+    total = sum(goodput.values())
+    rows = (
+        f"<tr><td>{cause}</td><td>{goodput[cause]:,.0f} s</td><td>{format_value(goodput[cause] / total, '%')}</td>"
+        f"<td>{html.escape(meaning)}</td></tr>"
+        for cause, meaning in CAUSES.items()
+        if goodput.get(cause)
+    )
+    return f"<h2>Where the time of training went</h2><table>{''.join(rows)}</table>" if total else ""
 
 
 def html_table(sections: Mapping[str, Sequence[Row]]) -> str:

@@ -22,6 +22,7 @@ def write_report(
     scores: Mapping[str, np.ndarray],
     sheet: Sequence[SheetRow],
     pictures: Mapping[int, plots.Picture],
+    goodput: Mapping[str, float],
 ) -> epath.Path:
     """Draws all figures and writes the page that shows them.
 
@@ -32,6 +33,7 @@ def write_report(
       scores: "trained" and "random" → (G, G) pair scores of the retrieval gallery; empty without retrieval.
       sheet: The videos to show, as from `sheet_rows`.
       pictures: Place in the gallery → the video, for every place in `sheet`.
+      goodput: Seconds of training by cause, as from `goodput.summarize`.
 
     Returns:
       The path of the page.
@@ -46,7 +48,7 @@ def write_report(
         plots.plot_retrieval(scores, folder / "retrieval.png")
         plots.plot_sheet(pictures, sheet, len(scores["trained"]), folder / "videos.png")
     page = folder / "index.html"
-    page.write_text(format_page(evaluation))
+    page.write_text(format_page(evaluation, goodput))
     return page
 
 

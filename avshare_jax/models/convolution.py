@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from avshare_jax.models.placement import platform
+
 # What the backward pass finds in memory and does not compute again. "none" rematerializes nothing. "convolutions": the
 # outputs of convolutions, so that normalization and ReLU are done again, which costs no matrix product. "blocks": the
 # inputs of the bottlenecks, for one more forward pass. "stages": the inputs of the stages (and, while one stage is
@@ -35,7 +37,8 @@ class Convolution(nn.Module):
 
     Kernels that do not mix all axes are exactly lower-dimensional: a kernel of size 1 in time is applied as a 2D
     convolution with time folded into the batch, one of size 1 in space as a convolution over time alone, and one of
-    size 1 everywhere as a matrix product. On CPU the native 3D convolution is several times slower.
+    size 1 everywhere as a matrix product. On CPU the native 3D convolution is several times slower. On TPU it is taken
+    as it is: the compiler then joins it with the normalization before and after it, and need not change layouts.
 
     Attributes:
       features: number of output channels.
@@ -55,9 +58,11 @@ class Convolution(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.he_normal(), (*self.kernel_size, x.shape[-1], self.features), jnp.float32
         )
-        return checkpoint_name(self.convolve(x.astype(self.dtype), kernel.astype(self.dtype)), "convolution")
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = convolve(x, kernel, self.strides) if platform() == "tpu" else self.convolve_folded(x, kernel)
+        return checkpoint_name(y, "convolution")
 
-    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def convolve_folded(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """Applies the kernel in the fewest dimensions that it mixes."""
         if all(size == 1 for size in self.kernel_size):
             x = x[(slice(None), *(slice(None, None, stride) for stride in self.strides))]

@@ -37,6 +37,12 @@ def placement(mesh: Mesh, rules: Rules) -> Generator[None]:
         _current.reset(token)
 
 
+def platform() -> str:
+    """What the step that is being traced is for, such as "cpu" or "tpu": the devices of the mesh, or JAX's default."""
+    current = _current.get()
+    return jax.default_backend() if current is None else current[0].devices.flat[0].platform
+
+
 def partition_spec(axes: Axes, rules: Rules) -> PartitionSpec:
     """Turns the names of an array's axes into axes of the mesh.
 

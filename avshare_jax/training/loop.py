@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -14,9 +15,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avshare_jax.training.checkpoints import Checkpoints, DamagedCheckpointError, check_run, claim_workdir
+from avshare_jax.training.goodput import CHECKPOINTS, COMPILATION, DATASET, INPUT, RESTORE, STEPS, Goodput
 from avshare_jax.training.hosts import RESTART, Preemption
 from avshare_jax.training.metrics import Reporter, duration
 from avshare_jax.training.optimizer import make_optimizer
+from avshare_jax.training.profiles import Profiles
 from avshare_jax.training.sharding import check_layout, shard_batch, state_shardings
 from avshare_jax.training.step import Batch, Metrics, Task, TrainState, create_state, make_train_step
 
@@ -34,6 +37,8 @@ def train(
     shown_metrics: Sequence[str] = (),
     measure_input: Callable[[], Mapping[str, float]] = dict,
     preemption: Preemption | None = None,
+    goodput: Goodput | None = None,
+    profile_steps: tuple[int, int] | None = None,
 ) -> None:
     """Trains until `config.total_steps`, from the last checkpoint in `workdir` if there is one.
 
@@ -43,7 +48,7 @@ def train(
     Args:
       config: `seed`, `batch_size`, `total_steps`, `data.num_clips`, `model` (compared only), `optimizer`, `sharding`,
         `memory`, `norm_groups`, `log_every`, `checkpoint_every`, `checkpoints_kept`, `max_nonfinite_steps`.
-      workdir: gets config.json, dataset.json, metrics.jsonl, checkpoints/ and tensorboard/.
+      workdir: gets config.json, dataset.json, metrics.jsonl, goodput.jsonl, checkpoints/, tensorboard/ and profiles/.
       task: what is trained.
       make_batches: takes the step to start at; gives a generator of this process's rows (B / processes, ...) of
         each step's batch.
@@ -52,6 +57,8 @@ def train(
       shown_metrics: names of metrics that the console shows beside the loss.
       measure_input: gives metrics of the input so far, which go to the files with each logged step.
       preemption: what has been listening for a warning that the machine is taken away; by default, from now on.
+      goodput: what has been measuring where the time goes; by default, from now on.
+      profile_steps: first and last step of those to write a profile of.
 
     Raises:
       UserError: the workdir belongs to another run, the batch does not divide over the mesh, or the loss stayed not
@@ -59,26 +66,44 @@ def train(
     """
     check_run(workdir, config, dataset_identity)
     check_layout(config, mesh)
-    preemption = preemption or Preemption()
-    with Checkpoints(workdir, config.checkpoints_kept) as checkpoints:
+    preemption, goodput = preemption or Preemption(), goodput or Goodput()
+    with goodput, Checkpoints(workdir, config.checkpoints_kept) as checkpoints:
         while True:
             start_step = checkpoints.latest_step() or 0
             if start_step >= config.total_steps:
                 print(f"Nothing to do: the run has its {config.total_steps} steps.")
                 return
             claim_workdir(workdir, config, dataset_identity)
+            goodput.open(workdir, start_step)
             if start_step:
                 print(f"Resuming from the checkpoint of step {start_step}.", flush=True)
+            goodput.turn_to(DATASET)
             with closing(make_batches(start_step)) as batches:
                 batch = shard_batch(next(batches), mesh, config.sharding)
                 try:
-                    state, train_step = prepare(config, task, mesh, batch, checkpoints)
+                    state, train_step = prepare(config, task, mesh, batch, checkpoints, goodput)
                 except DamagedCheckpointError as damage:
                     aside = checkpoints.set_aside_latest()
                     print(f"{damage} It is now in {aside}; going back to the one before.", flush=True)
                     continue
-                with Reporter(config, workdir, start_step, shown_metrics, measure_input) as reporter:
-                    take_steps(config, state, batch, train_step, batches, mesh, reporter, checkpoints, preemption)
+                with (
+                    Reporter(config, workdir, start_step, shown_metrics, measure_input, goodput) as reporter,
+                    Profiles(workdir, profile_steps) as profiles,
+                ):
+                    take_steps(
+                        config,
+                        state,
+                        batch,
+                        train_step,
+                        batches,
+                        mesh,
+                        reporter,
+                        checkpoints,
+                        preemption,
+                        goodput,
+                        profiles,
+                    )
+            goodput.turn_to(CHECKPOINTS)  # Leaving the context waits for the last one.
             return
 
 
@@ -92,35 +117,61 @@ def take_steps(
     reporter: Reporter,
     checkpoints: Checkpoints,
     preemption: Preemption,
+    goodput: Goodput,
+    profiles: Profiles,
 ) -> None:
     """Takes all steps after `state`, whose first batch is `batch`; told to end, saves the state first.
 
     Raises:
       SystemExit: with `hosts.RESTART`, after the process was told to end.
     """
-    pending = None
+    pending, watcher = None, ThreadPoolExecutor(1)
+    goodput.turn_to(STEPS)
     for step in range(int(state.step) + 1, config.total_steps + 1):
         # Dispatch first: while the devices compute this step, the host reports the step before, which is done, and
         # takes the next batch. Nothing here waits for the step just dispatched.
-        state, metrics = train_step(state, batch)
+        with profiles.step(step):
+            state, metrics = train_step(state, batch)
         if pending:
             reporter.report(*pending)
         pending = (step, metrics)
         if step < config.total_steps:
-            batch = shard_batch(reporter.progress.next(batches), mesh, config.sharding)
+            batch = shard_batch(next_batch(batches, metrics, watcher, goodput), mesh, config.sharding)
+        profiles.finish(step, metrics)
         ending = preemption.is_due(step)
         if step % config.checkpoint_every == 0 or step == config.total_steps or ending:
             # The line of this step comes before its checkpoint: a resumed run would not write it again.
             reporter.report(*pending)
             pending = None
+            goodput.turn_to(CHECKPOINTS)
+            goodput.write()  # So that it is known how long the steps took that are saved now.
             checkpoints.save(state)
+            goodput.turn_to(STEPS)
         if ending and step < config.total_steps:
             print(f"Told to end: step {step} is saved. The same command goes on from there.", flush=True)
+            goodput.turn_to(CHECKPOINTS)
             sys.exit(RESTART)
 
 
+def next_batch(
+    batches: Iterator[dict[str, np.ndarray]], metrics: Metrics, watcher: ThreadPoolExecutor, goodput: Goodput
+) -> dict[str, np.ndarray]:
+    """Takes the next batch, and counts as waiting for it the time in which devices had already computed `metrics`."""
+
+    def computed_at() -> float:
+        jax.block_until_ready(metrics)
+        return time.monotonic()
+
+    computed, started = watcher.submit(computed_at), time.monotonic()
+    batch = next(batches)
+    arrived = time.monotonic()
+    if computed.done():
+        goodput.move(INPUT, max(arrived - max(started, computed.result()), 0.0))
+    return batch
+
+
 def prepare(
-    config: ConfigDict, task: Task, mesh: Mesh, batch: Batch, checkpoints: Checkpoints
+    config: ConfigDict, task: Task, mesh: Mesh, batch: Batch, checkpoints: Checkpoints, goodput: Goodput
 ) -> tuple[TrainState, StepFunction]:
     """Restores or initializes the state, and compiles the step for it."""
     optimizer = make_optimizer(config.optimizer, config.total_steps)
@@ -128,14 +179,19 @@ def prepare(
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(create, key, batch)
     sharding = state_shardings(shapes, mesh, config.sharding)
+    goodput.turn_to(COMPILATION)
     print("Compiling ...", end=" ", flush=True)
     started = time.monotonic()
     if checkpoints.latest_step() is None:
-        state = jax.jit(create, out_shardings=sharding)(key, batch)
+        # What runs once is worth less optimization: on CPUs, it compiles in half the time to the same numbers.
+        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        state = jax.jit(create, out_shardings=sharding, compiler_options=options)(key, batch)
     else:
+        goodput.turn_to(RESTORE)
         state = checkpoints.restore(
             jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, sharding)
         )
+        goodput.turn_to(COMPILATION)
     train_step = make_train_step(
         task,
         optimizer,

@@ -2,25 +2,27 @@
 
 import json
 import math
+import os
+import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import replace_text
+from avshare_jax.training.goodput import CHECKPOINTS, INPUT, Goodput, goodput_share
 from avshare_jax.training.optimizer import learning_rate_schedule
 
 
 class Reporter:
-    """Reports finished steps to the console and, from process 0, to files; ends a run whose loss stays not finite.
-
-    Attributes:
-      progress: the run's clock.
-    """
+    """Reports finished steps to the console and, from process 0, to files; ends a run whose loss stays not finite."""
 
     def __init__(
         self,
@@ -29,12 +31,14 @@ class Reporter:
         start_step: int,
         shown_metrics: Sequence[str],
         measure_input: Callable[[], Mapping[str, float]],
+        goodput: Goodput,
     ):
         """Opens the files and starts the clock; see `MetricsFiles` for what a resumed run drops."""
         self._config, self._workdir, self._shown, self._measure_input = config, workdir, shown_metrics, measure_input
         self._schedule = learning_rate_schedule(config.optimizer, config.total_steps)
+        self._goodput = goodput
         self._files = MetricsFiles(workdir, start_step) if jax.process_index() == 0 else None
-        self.progress = Progress(start_step, config.total_steps, config.batch_size * config.data.num_clips)
+        self._progress = Progress(start_step, config.total_steps, config.batch_size * config.data.num_clips, goodput)
 
     def __enter__(self) -> "Reporter":
         return self
@@ -49,7 +53,9 @@ class Reporter:
         Raises:
           UserError: `config.max_nonfinite_steps` updates in a row, up to this one, were skipped.
         """
-        self._check_finite(step, int(metrics["skipped_in_a_row"]))
+        skipped_in_a_row = int(metrics["skipped_in_a_row"])
+        self._goodput.finish_step(step, skipped=skipped_in_a_row > 0)
+        self._check_finite(step, skipped_in_a_row)
         config = self._config
         if not self._files or not (step == 1 or step % config.log_every == 0 or step == config.total_steps):
             return
@@ -57,7 +63,7 @@ class Reporter:
         # The schedule counts updates, not steps.
         values["learning_rate"] = float(self._schedule(max(step - 1 - values["skipped"], 0)))
         values.update(self._measure_input())
-        values.update(self.progress.measure(step))
+        values.update(self._progress.measure(step))
         self._files.write(step, values)
         print(console_line(step, config.total_steps, values, self._shown), flush=True)
 
@@ -82,25 +88,46 @@ class MetricsFiles:
 
     def __init__(self, workdir: epath.PathLike, start_step: int):
         """Opens the files; lines after `start_step`, where a resumed run goes on, are dropped from `metrics.jsonl`."""
-        # TensorFlow, which this brings in, takes seconds to import.
-        from clu import metric_writers
-
         path = epath.Path(workdir) / "metrics.jsonl"
         replace_text(path, "".join(kept_lines(path, start_step)))
         self._lines = path.open("a")
-        self._summaries = metric_writers.SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
+        self._summaries = Summaries(epath.Path(workdir) / "tensorboard")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one step's values; those that are not finite become null in `metrics.jsonl`."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
-        self._summaries.write_scalars(step, values)
+        self._summaries.write(step, values)
 
     def close(self) -> None:
         """Writes what is buffered."""
         self._lines.close()
         self._summaries.close()
+
+
+class Summaries:
+    """A file of scalars for TensorBoard, written without TensorFlow, whose import takes seconds."""
+
+    def __init__(self, folder: epath.Path):
+        """Begins a new file in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"
+        self._records = RecordWriter((folder / name).open("ab"))
+        self._write(file_version="brain.Event:2")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one step's values."""
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=Summary(value=scalars))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._records.close()
+
+    def _write(self, **event: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+        self._records.flush()
 
 
 def kept_lines(path: epath.Path, last_step: int) -> list[str]:
@@ -110,34 +137,36 @@ def kept_lines(path: epath.Path, last_step: int) -> list[str]:
 
 
 class Progress:
-    """Measures how fast a run goes, how long it will take, and how much of the time it waits for data."""
+    """Measures how fast a run goes, how long it will take, and what its time goes into."""
 
-    def __init__(self, start_step: int, total_steps: int, clips_per_step: int):
+    def __init__(self, start_step: int, total_steps: int, clips_per_step: int, goodput: Goodput):
         """Starts the clock at `start_step`."""
-        self._total_steps, self._clips_per_step = total_steps, clips_per_step
+        self._total_steps, self._clips_per_step, self._goodput = total_steps, clips_per_step, goodput
         self._first = self._last = (start_step, time.monotonic())
-        self._waited = 0.0
-
-    def next(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Takes the next batch and counts the time that took as waiting for data."""
-        started = time.monotonic()
-        batch = next(batches)
-        self._waited += time.monotonic() - started
-        return batch
+        self._first_seconds = self._last_seconds = goodput.of_this_process()
 
     def measure(self, step: int) -> dict[str, float]:
-        """Returns `clips_per_second` and `data_wait_share` (0 to 1) since the last call, `eta_seconds` over all."""
-        now = time.monotonic()
+        """Measures up to `step`.
+
+        Returns:
+          `clips_per_second` since the last call; `eta_seconds`; shares (0 to 1): `data_wait_share`, of the time since
+          the last call in which devices waited for data, `checkpoint_share`, of the time since training began in which
+          it stood still to save, and `goodput_share`, of the run's time over all restarts in steps that count.
+        """
+        now, seconds, run = time.monotonic(), self._goodput.of_this_process(), self._goodput.of_run()
         last_step, last_time = self._last
         elapsed = max(now - last_time, 1e-9)
         first_step, first_time = self._first
         seconds_per_step = (now - first_time) / max(step - first_step, 1)
         measured = {
             "clips_per_second": (step - last_step) * self._clips_per_step / elapsed,
-            "data_wait_share": min(self._waited / elapsed, 1.0),
+            "data_wait_share": (seconds.get(INPUT, 0.0) - self._last_seconds.get(INPUT, 0.0)) / elapsed,
+            "checkpoint_share": (seconds.get(CHECKPOINTS, 0.0) - self._first_seconds.get(CHECKPOINTS, 0.0))
+            / max(now - first_time, 1e-9),
+            "goodput_share": goodput_share(run),
             "eta_seconds": (self._total_steps - step) * seconds_per_step,
         }
-        self._last, self._waited = (step, now), 0.0
+        self._last, self._last_seconds = (step, now), seconds
         return measured
 
 

@@ -58,6 +58,8 @@ def _run_lines(config: ConfigDict, workdir: epath.PathLike, mesh: Mesh) -> Itera
     mel = f"{data.mel_frames} x {data.frontend.mels} log-mel"
     frames = f"{data.frames_per_clip} frames of {data.crop} x {data.crop} pixels"
     yield f"  a video     {data.num_clips} clips of {seconds:g} s: {frames}, {mel}"
+    if jax.config.jax_enable_compilation_cache and (compiled := jax.config.jax_compilation_cache_dir):
+        yield f"  compiled    programs are kept in {compiled}"
     yield f"  output      {workdir}, a checkpoint every {config.checkpoint_every:,} steps"
 
 

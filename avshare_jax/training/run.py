@@ -23,10 +23,12 @@ from avshare_jax.prepare import prepare
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan
 from avshare_jax.training.checkpoints import check_workdir
+from avshare_jax.training.goodput import DATASET, Goodput
 from avshare_jax.training.hosts import Preemption, first_process_first
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.pretraining import Pretraining
+from avshare_jax.training.profiles import parse_steps
 from avshare_jax.training.sharding import check_layout
 
 LIMITS = {
@@ -52,17 +54,20 @@ DEMO = "demo"
 SHOWN_METRICS = ("mep/loss", "mep/multimodal_visual_top1", "mep/multimodal_audio_top1", "cpp/bos_accuracy")
 
 
-def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
+def pretrain(config: ConfigDict, workdir: epath.PathLike, profile_steps: str | None = None) -> None:
     """Says what will be done, makes the demo's data set where it is missing, and trains; see `loop.train`.
 
     Args:
       config: of `configs/pretrain.py`.
       workdir: of the run; one that holds checkpoints of the same model and data set is gone on with.
+      profile_steps: `FIRST:LAST`, steps to write a profile of.
 
     Raises:
       UserError, DatasetError: something in the config does not fit the machine, the data set or the workdir.
     """
+    goodput = Goodput.of_process()
     preemption = Preemption()  # Before anything that takes long.
+    profiled = parse_steps(profile_steps)
     check_workdir(workdir)
     check_ranges(config)
     mesh = make_mesh(config.mesh)
@@ -71,6 +76,7 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
     task = Pretraining(config)
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
 
+    goodput.turn_to(DATASET)
     with first_process_first("data set"):
         mixture = open_or_make_dataset(config)
     print(plan.describe_dataset(config, mixture), flush=True)
@@ -98,6 +104,8 @@ def pretrain(config: ConfigDict, workdir: epath.PathLike) -> None:
         shown_metrics=SHOWN_METRICS,
         measure_input=lambda: {"unreadable_records": len(unreadable)},
         preemption=preemption,
+        goodput=goodput,
+        profile_steps=profiled,
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
 
@@ -113,29 +121,43 @@ def check_ranges(config: ConfigDict) -> None:
 
 
 def check_objectives(config: ConfigDict) -> None:
-    """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for."""
-    num_clips, clips_of_batch = config.data.num_clips, config.batch_size * config.data.num_clips
-    if config.batch_size < 2 or num_clips < 2:
+    """Raises `UserError` where the batch or the network is too small for the clips and negatives that are asked for.
+
+    Takes a config that `check_layout` has passed.
+    """
+    num_clips, parts, groups = (
+        config.data.num_clips,
+        config.memory.accumulation_steps,
+        config.objectives.negative_groups,
+    )
+    # Videos of different parts never meet.
+    videos = config.batch_size // parts
+    if videos < 2 or num_clips < 2:
         raise UserError(
-            f"config.batch_size={config.batch_size} and config.data.num_clips={num_clips} must both be at least 2: "
-            "wrong pairs need another video, masked clips a visible one."
+            f"config.batch_size={config.batch_size}{_in_parts(parts)} and config.data.num_clips={num_clips} must both "
+            "be at least 2: wrong pairs need another video, masked clips a visible one."
         )
-    groups = config.objectives.negative_groups
-    if groups < 1 or config.batch_size % groups:
+    if groups < 1 or videos % groups:
         raise UserError(
-            f"config.objectives.negative_groups={groups} must divide config.batch_size={config.batch_size}: negatives "
-            "come from equal parts of the batch."
+            f"config.objectives.negative_groups={groups} must divide config.batch_size={config.batch_size}"
+            f"{_in_parts(parts)}: negatives come from equal parts of the videos that are taken at a time."
         )
-    if not 1 <= config.objectives.num_negatives < clips_of_batch // groups:
+    others = videos // groups * num_clips - 1
+    if not 1 <= config.objectives.num_negatives <= others:
         raise UserError(
-            f"config.objectives.num_negatives={config.objectives.num_negatives} must be between 1 and "
-            f"{clips_of_batch // groups - 1}, the other clips of {config.batch_size // groups} videos of {num_clips}."
+            f"config.objectives.num_negatives={config.objectives.num_negatives} must be between 1 and {others}, the "
+            f"other clips of {videos // groups} videos of {num_clips} (config.batch_size={config.batch_size}"
+            f"{_in_parts(parts)}, config.objectives.negative_groups={groups})."
         )
     if config.model.positions <= num_clips:
         raise UserError(
             f"config.model.positions={config.model.positions} is too small for {num_clips} clips and BOS: "
             f"use at least {num_clips + 1}."
         )
+
+
+def _in_parts(parts: int) -> str:
+    return f" / config.memory.accumulation_steps={parts}" if parts > 1 else ""
 
 
 def open_or_make_dataset(config: ConfigDict) -> Mixture:

@@ -46,7 +46,7 @@ def check_layout(config: ConfigDict, mesh: Mesh) -> None:
             f"config.data.num_clips={config.data.num_clips} does not divide over {columns} devices of the mesh in "
             f"{chunks} chunk(s) (config.memory.clip_chunks): use a multiple of {columns * chunks}."
         )
-    if jax.process_count() > 1 and jax.local_device_count() % columns:
+    if columns > 1 and jax.process_count() > 1 and not _of_one_process(config.sharding.clip, mesh):
         raise UserError(
             f"Clips lie on {columns} devices, which must be of one process, but each process has "
             f"{jax.local_device_count()}: a process reads whole videos. Choose another config.mesh."
@@ -120,6 +120,13 @@ def _check_rules(rules: ConfigDict, mesh: Mesh) -> None:
                 )
     if both := set(rules.batch) & set(rules.clip):
         raise UserError(f"config.sharding splits both batch and clip over {', '.join(sorted(both))}.")
+
+
+def _of_one_process(axes: tuple[str, ...], mesh: Mesh) -> bool:
+    """Whether devices that differ along these axes only are always of the same process."""
+    numbers = tuple(mesh.axis_names.index(axis) for axis in axes)
+    processes = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    return bool((processes == processes.min(numbers, keepdims=True)).all())
 
 
 def _parts(axes: tuple[str, ...], mesh: Mesh) -> int:

@@ -13,6 +13,8 @@ from avshare_jax.evaluation.overlap import Overlap
 from avshare_jax.evaluation.plots import Picture
 from avshare_jax.evaluation.report import read_metrics, sheet_rows, write_report
 
+GOODPUT = {"steps": 90.0, "compilation": 9.0, "lost": 1.0, "downtime": 0.0}
+
 
 class Images(HTMLParser):
     """Collects the sources of images and checks that elements are closed."""
@@ -56,7 +58,7 @@ def metrics(made_up_evaluation):
 def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics, pictures):
     sheet = sheet_rows(made_up_scores["trained"], [pictures[place].caption for place in range(40)], 3)
     folder = epath.Path(tmp_path) / "run" / "report"
-    page = write_report(folder, made_up_evaluation, metrics, made_up_scores, sheet, pictures)
+    page = write_report(folder, made_up_evaluation, metrics, made_up_scores, sheet, pictures, GOODPUT)
     text = page.read_text()
     found = Images()
     found.feed(text)
@@ -68,19 +70,21 @@ def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics,
         assert width > 1200 and height > 300
     assert "http" not in text and str(tmp_path) not in text
     assert re.search(r"<b>25\.0 %</b>", text)  # the weakest head of masked embedding prediction
+    assert re.search(r"<td>steps</td><td>90 s</td><td>90\.0 %</td>", text) and "<td>lost</td>" in text
+    assert "<td>downtime</td>" not in text
 
 
 def test_a_run_without_labels_or_metrics_has_a_report_too(tmp_path, made_up_evaluation, made_up_scores, pictures):
     sheet = sheet_rows(made_up_scores["trained"], [f"video{place}" for place in range(40)], 2)
     evaluation = made_up_evaluation | {"linear_probe": None, "neighbors": None}
-    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures)
+    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures, GOODPUT)
     assert "probes.png" not in page.read_text()
     assert not (tmp_path / "probes.png").exists()
 
 
 def test_page_of_imported_weights(tmp_path, made_up_evaluation):
     evaluation = made_up_evaluation | {"heldout": None, "retrieval": None}
-    page = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {})
+    page = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {}, {})
     found = Images()
     found.feed(page.read_text())
     assert (
@@ -105,7 +109,7 @@ def test_page_says_what_is_missing_and_what_pretraining_has_seen(tmp_path, made_
 def test_names_are_escaped(tmp_path, made_up_evaluation, made_up_scores, pictures):
     sheet = sheet_rows(made_up_scores["trained"], ["a"] * 40, 1)
     evaluation = made_up_evaluation | {"run": "<script>"}
-    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures)
+    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures, GOODPUT)
     assert "<script>" not in page.read_text()
 
 
@@ -130,5 +134,5 @@ def test_sheet_shows_the_first_video_of_each_class_and_its_best_matches():
 
 def test_page_of_late_fusion(tmp_path, late_evaluation, made_up_scores, metrics, pictures):
     sheet = sheet_rows(made_up_scores["trained"], [pictures[place].caption for place in range(40)], 3)
-    page = write_report(epath.Path(tmp_path), late_evaluation, metrics, made_up_scores, sheet, pictures)
+    page = write_report(epath.Path(tmp_path), late_evaluation, metrics, made_up_scores, sheet, pictures, GOODPUT)
     assert "Class probe, unimodal Transformer" in page.read_text()

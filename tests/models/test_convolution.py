@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from avshare_jax.models.convolution import Convolution, batch_norm
-from avshare_jax.models.visual_cnn import max_pool_3_stride_2
+from avshare_jax.models import convolution, visual_cnn
+from avshare_jax.models.convolution import Convolution, Counted, batch_norm
+from avshare_jax.models.visual_cnn import VisualCNN, max_pool, max_pool_axis
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,31 @@ def test_batch_norm_by_batch_and_by_running_statistics():
 def test_max_pool_takes_the_largest_of_three(length):
     x = np.random.default_rng(length).uniform(size=(2, length, 3)).astype(np.float32)
     expected = [x[:, max(0, center - 1) : center + 2].max(1) for center in range(0, length, 2)]
-    np.testing.assert_array_equal(max_pool_3_stride_2(x, axis=1), np.stack(expected, axis=1))
+    np.testing.assert_array_equal(max_pool_axis(x, axis=1), np.stack(expected, axis=1))
 
 
 def test_pooling_both_axes_is_two_dimensional_pooling():
     x = np.random.default_rng(5).uniform(size=(2, 3, 9, 6, 2)).astype(np.float32)
     expected = nn.max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
-    np.testing.assert_array_equal(max_pool_3_stride_2(max_pool_3_stride_2(x, axis=2), axis=3), expected)
+    np.testing.assert_array_equal(max_pool(x), expected)
+
+
+def test_what_is_compiled_for_tpus_computes_the_same(monkeypatch):
+    random = np.random.default_rng(6)
+    clips = random.normal(size=(3, 4, 16, 16, 3)).astype(np.float32)
+    cnn = VisualCNN(4, (1, 1), (1, 3), (3, 5, 5), (1, 2, 2), np.float32)
+    variables = cnn.init(jax.random.key(0), clips, False, Counted())
+
+    def features(params, clips):
+        return cnn.apply(variables | {"params": params}, clips, True, Counted(), mutable=["batch_stats"])[0]
+
+    def run():
+        outputs, pull = jax.vjp(features, variables["params"], clips)
+        return outputs, pull(np.cos(np.arange(outputs.size, dtype=np.float32)).reshape(outputs.shape))
+
+    here = run()
+    for module in (convolution, visual_cnn):
+        monkeypatch.setattr(module, "platform", lambda: "tpu")
+    program = str(jax.make_jaxpr(features)(variables["params"], clips))
+    assert "reduce_window_max" in program, "the program is the one for TPUs"
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-4), run(), here)

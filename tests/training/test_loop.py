@@ -1,11 +1,16 @@
 """The loop: resuming, logging, and what happens where the loss is not finite, on a task that takes no time."""
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from avshare_jax.settings import UserError
 from avshare_jax.training import checkpoints, loop, mesh
+from avshare_jax.training.goodput import INPUT, STEPS, Goodput
 
 
 @pytest.fixture
@@ -90,6 +95,42 @@ def test_a_finished_run_keeps_its_config(train, tmp_path, capsys):
     train(tmp_path, total_steps=2)
     assert "Nothing to do" in capsys.readouterr().out
     assert (tmp_path / "config.json").read_text() == before
+
+
+def test_waiting_for_data_counts_from_when_the_devices_are_done(linear_config, linear_task, step_batches, tmp_path):
+    """A step takes next to nothing here, so that all of the 0.1 s before each of 7 batches is waiting."""
+
+    def slow_batches(start_step):
+        for batch in step_batches()(start_step):
+            yield batch
+            time.sleep(0.1)
+
+    goodput = Goodput()
+    loop.train(
+        linear_config,
+        tmp_path,
+        task=linear_task,
+        make_batches=slow_batches,
+        dataset_identity={"name": "lines", "fingerprint": "1"},
+        mesh=mesh.make_mesh(linear_config.mesh),
+        goodput=goodput,
+    )
+    seconds = goodput.of_run()
+    assert seconds[INPUT] > 0.35 and seconds[INPUT] + seconds[STEPS] >= 0.7
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert any(line["data_wait_share"] > 0.2 for line in lines)
+    assert all(0 <= line["goodput_share"] <= 1 and 0 <= line["checkpoint_share"] <= 1 for line in lines)
+
+
+def test_input_that_is_there_in_time_is_no_waiting():
+    goodput = Goodput()
+    goodput.turn_to(STEPS)
+    working = threading.Event()
+    still_computing = SimpleNamespace(block_until_ready=lambda: working.wait(5))
+    watcher = ThreadPoolExecutor(1)
+    loop.next_batch(iter([{}]), {"loss": still_computing}, watcher, goodput)
+    working.set()
+    assert goodput.of_this_process().get(INPUT, 0.0) == 0.0
 
 
 def test_what_is_measured_of_the_input_is_logged(linear_config, linear_task, step_batches, tmp_path):

@@ -1,13 +1,16 @@
 """The log files, the clock and the console line."""
 
-import itertools
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 from etils import epath
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from avshare_jax.training import metrics
+from avshare_jax.training.goodput import CHECKPOINTS, INPUT, STEPS, Goodput
 
 
 def test_resumed_log_drops_later_and_broken_lines(tmp_path):
@@ -18,6 +21,22 @@ def test_resumed_log_drops_later_and_broken_lines(tmp_path):
     files.write(4, {"loss": 0.5, "skipped": float("nan")})
     files.close()
     assert path.read_text() == "".join(lines[:3]) + '{"step": 4, "loss": 0.5, "skipped": null}\n'
+
+
+def test_tensorboard_reads_what_is_written_without_tensorflow(tmp_path):
+    summaries = metrics.Summaries(epath.Path(tmp_path))
+    for step in (20, 40):
+        summaries.write(step, {"loss": 1 / step, "mep/chance": float("nan")})
+    # Read as it is while the run goes on.
+    found = EventAccumulator(str(tmp_path)).Reload()
+    assert found.Tags()["scalars"] == ["loss", "mep/chance"]
+    assert [(event.step, event.value) for event in found.Scalars("loss")] == [
+        (20, pytest.approx(0.05)),
+        (40, pytest.approx(0.025)),
+    ]
+    summaries.close()
+    code = "import sys, avshare_jax.training.run; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_kill_while_lines_are_dropped_loses_none(tmp_path, monkeypatch):
@@ -36,16 +55,34 @@ def test_a_kill_while_lines_are_dropped_loses_none(tmp_path, monkeypatch):
 
 
 def test_progress_measures_speed_waiting_and_remaining_time(monkeypatch):
-    clock = itertools.count()  # every look at it is one second later
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    progress = metrics.Progress(start_step=10, total_steps=20, clips_per_step=6)  # 0 s
-    assert progress.next(iter(["batch"])) == "batch"  # 1 s to 2 s
-    assert progress.measure(12) == {  # 3 s: 2 steps took 3 s
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    goodput = Goodput(clock=lambda: now)
+    goodput.turn_to(STEPS)
+    progress = metrics.Progress(start_step=10, total_steps=20, clips_per_step=6, goodput=goodput)
+    now = 2.0
+    goodput.move(INPUT, 1.0)
+    goodput.turn_to(CHECKPOINTS)
+    now = 3.0  # 2 steps took 3 s
+    goodput.turn_to(STEPS)
+    goodput.finish_step(12, skipped=False)
+    third = pytest.approx(1 / 3)
+    assert progress.measure(12) == {
         "clips_per_second": 4.0,
-        "data_wait_share": pytest.approx(1 / 3),
+        "data_wait_share": third,
+        "checkpoint_share": third,
+        "goodput_share": third,
         "eta_seconds": 12.0,
     }
-    assert progress.measure(14) == {"clips_per_second": 12.0, "data_wait_share": 0.0, "eta_seconds": 6.0}  # 4 s
+    now = 4.0
+    goodput.finish_step(14, skipped=False)
+    assert progress.measure(14) == {
+        "clips_per_second": 12.0,
+        "data_wait_share": 0.0,
+        "checkpoint_share": 0.25,
+        "goodput_share": 0.5,
+        "eta_seconds": 6.0,
+    }
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (7620, "2h07m")])

@@ -1,5 +1,6 @@
 """What a run checks before it starts."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -30,6 +31,25 @@ def test_impossible_sizes_get_a_sentence(field, value, advice):
     config = get_config("demo")
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=advice):
+        check_objectives(config)
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "advice"),
+    [
+        (4, {"num_negatives": 31}, None),
+        (4, {"num_negatives": 32}, "between 1 and 31, the other clips of 4 videos of 8"),
+        (2, {"num_negatives": 31, "negative_groups": 2}, None),
+        (2, {"num_negatives": 32, "negative_groups": 2}, "between 1 and 31, the other clips of 4 videos of 8"),
+        (2, {"negative_groups": 16}, "must divide config.batch_size=16 / config.memory.accumulation_steps=2"),
+        (16, {"num_negatives": 7}, "accumulation_steps=16 and .* must both be at least 2"),
+    ],
+)
+def test_what_relates_videos_must_fit_the_part_of_a_batch_that_is_taken_at_a_time(steps, changes, advice):
+    config = get_config("demo")
+    config.memory.accumulation_steps = steps
+    config.objectives.update(changes)
+    with pytest.raises(UserError, match=advice) if advice else contextlib.nullcontext():
         check_objectives(config)
 
 

@@ -1,7 +1,6 @@
-"""How fast data is prepared and read here, each beside the decoding that it cannot do without, measured in turns.
+"""How fast data is prepared and read, each beside the decoding that it cannot do without, measured in turns.
 
-    python -m avshare_jax.data.benchmark                              all parts, in some minutes
-    python -m avshare_jax.data.benchmark reading memory --json=FILE   some of them; the figures also go to a file
+Of four measurements, the command line chooses some, or without a choice all, which takes some minutes:
 
 reading      clips a second and core in a worker process or a thread, and the share of bare JPEG decoding's speed
 preparation  seconds of video a core-second, and the share of bare decoding of the media files
@@ -12,12 +11,7 @@ Speeds count the time that cores were busy, which other work on the machine chan
 """
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,22 +24,19 @@ import av
 import numpy as np
 import psutil
 import simplejpeg
-from absl import flags
-from etils import epath
 from ml_collections import ConfigDict
 
+from avshare_jax.benchmark.figures import Figures, positive, spread, timed
 from avshare_jax.data.batches import train_batches
 from avshare_jax.data.extraction import extract
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.sources.listing import Video
 from avshare_jax.data.synthetic import encode_video, make_record
 
-Figures = dict[str, float]
-
 READERS = {"worker process": 1, "thread": 0}
 """Who reads: name → `num_workers`."""
 
-LIBRARIES = ("av", "array_record", "grain", "librosa", "numpy", "opencv-python-headless", "simplejpeg")
+LIBRARIES = ("av", "array_record", "librosa", "opencv-python-headless", "simplejpeg")
 TINY = FrontEnd(fps=16.0, short_side=32, sample_rate=16_000, n_fft=1_000, hop_length=500, mels=8)
 
 
@@ -86,13 +77,6 @@ def workers() -> list[psutil.Process]:
 def busy_seconds() -> float:
     """Seconds for which this process and its workers have kept a core busy."""
     return sum(sum(process.cpu_times()[:2]) for process in (psutil.Process(), *workers()))
-
-
-def timed(work: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
-    """Seconds for which this process keeps cores busy to do something; with `time.thread_time`, only this thread."""
-    started = clock()
-    work()
-    return clock() - started
 
 
 def measure_reading(directory: Path, repeats: int, videos: int, config: ConfigDict) -> Figures:
@@ -158,8 +142,8 @@ def measure_preparation(directory: Path, repeats: int, seconds: int) -> Figures:
     prepare()  # The first time, libraries are loaded and tables computed.
     prepared, bare = [], []
     for _ in range(repeats):
-        prepared.append(seconds / timed(prepare))
-        bare.append(seconds / timed(lambda: decode(path)))
+        prepared.append(seconds / timed(prepare, time.process_time))
+        bare.append(seconds / timed(lambda: decode(path), time.process_time))
     return {
         **spread("seconds of video a core-second", prepared),
         **spread("seconds of video a core-second, decoding alone", bare),
@@ -206,96 +190,38 @@ def measure_memory(directory: Path, batches: int) -> Figures:
     }
 
 
-def spread(name: str, values: list[float]) -> Figures:
-    """The median of some measurements, the least and the greatest."""
-    return {name: statistics.median(values), f"{name}, least": min(values), f"{name}, greatest": max(values)}
+MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
+    "reading": lambda folder, options: measure_reading(folder, options.repeats, options.videos, data_config()),
+    "preparation": lambda folder, options: measure_preparation(folder, options.repeats, options.seconds),
+    "start": lambda folder, options: measure_start(folder, options.repeats, options.records, options.workers),
+    "memory": lambda folder, options: measure_memory(folder, options.batches),
+}
 
 
-def describe_machine() -> dict[str, str]:
-    """Processor, cores, versions of what was measured, and the commit, as text by name."""
-    described = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in described if line.startswith("model name")]
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {
-        "processor": models[0] if models else platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "load before": f"{os.getloadavg()[0]:.1f} processes",
-        "python": platform.python_version(),
-        "libraries": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "commit": commit(),
-    }
-
-
-def commit() -> str:
-    """The commit of this code, with "and changes" where files differ from it; "unknown" outside of a checkout."""
-
-    def git(*arguments: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(("git", *arguments), cwd=folder, capture_output=True, text=True, check=True).stdout
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD").strip() + (" and changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def format_table(machine: dict[str, str], results: dict[str, Figures]) -> str:
-    """The header and one line for each figure; least and greatest stand behind their median."""
-    lines = [f"{name:13}{text}" for name, text in machine.items()]
-    for part, figures in results.items():
-        lines += ["", part]
-        for name, value in figures.items():
-            if name.endswith((", least", ", greatest")):
-                continue
-            ends = [figures.get(f"{name}, {end}") for end in ("least", "greatest")]
-            between = "" if None in ends else f"   ({ends[0]:,.3g} to {ends[1]:,.3g})"
-            lines.append(f"  {name:50}{f'{value:,.0f}' if value >= 1000 else f'{value:.3g}':>10}{between}")
-    return "\n".join(lines)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(prog="python -m avshare_jax.data.benchmark", description=__doc__.split("\n")[0])
-    parts = ("reading", "preparation", "start", "memory")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(parts)}; without: all")
-    parser.add_argument("--json", type=Path, help="file that gets the figures")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what this part takes."""
+    known = ", ".join(MEASUREMENTS)
+    parser.add_argument("only", nargs="*", metavar="MEASUREMENT", type=measurement, help=f"{known}; without: all")
     parser.add_argument("--directory", type=Path, help="where the data is made, for some minutes; by default a new one")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each measurement")
-    parser.add_argument("--videos", type=int, default=20, help="of 480 frames in each turn of reading")
-    parser.add_argument("--seconds", type=int, default=20, help="of video in each turn of preparation")
-    parser.add_argument("--records", type=int, default=100_000, help="in the data set that is opened for start")
+    parser.add_argument("--videos", type=positive, default=20, help="of 480 frames in each turn of reading")
+    parser.add_argument("--seconds", type=positive, default=20, help="of video in each turn of preparation")
+    parser.add_argument("--records", type=positive, default=100_000, help="in the data set that is opened for start")
     parser.add_argument("--workers", type=int, default=2, help="processes for start")
-    parser.add_argument("--batches", type=int, default=10_000, help="over which memory is watched")
-    options = parser.parse_args(arguments)
-    if unknown := set(options.parts) - set(parts):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}: choose among {', '.join(parts)}")
-    if min(options.repeats, options.videos, options.seconds, options.records, options.batches) < 1:
-        parser.error("all numbers must be at least 1")
-    options.parts = options.parts or parts
-    return options
+    parser.add_argument("--batches", type=positive, default=10_000, help="over which memory is watched")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measures what the command line asks for, and prints it."""
-    options = parse(arguments)
-    if not flags.FLAGS.is_parsed():  # Grain's worker processes want absl's flags parsed, of which there are none here.
-        flags.FLAGS(sys.argv[:1])
-    machine = describe_machine()
-    parts: dict[str, Callable[[Path], Figures]] = {
-        "reading": lambda folder: measure_reading(folder, options.repeats, options.videos, data_config()),
-        "preparation": lambda folder: measure_preparation(folder, options.repeats, options.seconds),
-        "start": lambda folder: measure_start(folder, options.repeats, options.records, options.workers),
-        "memory": lambda folder: measure_memory(folder, options.batches),
-    }
+def measurement(name: str) -> str:
+    """Parses the name of a measurement."""
+    if name not in MEASUREMENTS:
+        raise argparse.ArgumentTypeError(f"there is no {name}: choose among {', '.join(MEASUREMENTS)}")
+    return name
+
+
+def measure(options: argparse.Namespace) -> dict[str, Figures]:
+    """Measures what was chosen."""
     results = {}
-    for part in options.parts:
-        print(f"measuring {part} ...", file=sys.stderr, flush=True)
+    for name in options.only or MEASUREMENTS:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=options.directory) as folder:
-            results[part] = parts[part](Path(folder))
-    print(format_table(machine, results))
-    if options.json:
-        epath.Path(options.json).write_text(json.dumps({"machine": machine, **results}, indent=2) + "\n")
-
-
-if __name__ == "__main__":  # Worker processes import this file.
-    main()
+            results[name] = MEASUREMENTS[name](Path(folder), options)
+    return results

@@ -1,11 +1,12 @@
-"""Every part of the benchmark at a tiny size: that it runs and gives its figures, not which."""
+"""Every measurement of the input at a tiny size: that it runs and gives its figures, not which."""
 
 import json
 
 import numpy as np
 import pytest
 
-from avshare_jax.data import benchmark
+from avshare_jax.benchmark import input
+from avshare_jax.benchmark.__main__ import main, parse
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.synthetic import make_images, make_record
 
@@ -37,9 +38,9 @@ OTHERS = {
 @pytest.fixture
 def small(monkeypatch):
     """Reading with 2 clips of 4 frames instead of 480 frames."""
-    whole = benchmark.data_config
+    whole = input.data_config
     monkeypatch.setattr(
-        benchmark, "data_config", lambda **changes: whole(**{"num_clips": 2, "frames_per_clip": 4} | changes)
+        input, "data_config", lambda **changes: whole(**{"num_clips": 2, "frames_per_clip": 4} | changes)
     )
 
 
@@ -47,7 +48,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize("part", MEDIANS)
 def test_each_part_gives_its_figures(part, small, tmp_path, capsys):
     file = tmp_path / "figures.json"
-    benchmark.main([part, f"--json={file}", f"--directory={tmp_path}", *SIZES])
+    main(["input", part, f"--json={file}", f"--directory={tmp_path}", *SIZES])
     found = json.loads(file.read_text())
     assert found.keys() == {"machine", part}
     assert {"processor", "cores", "python", "libraries", "commit"} <= found["machine"].keys()
@@ -59,22 +60,13 @@ def test_each_part_gives_its_figures(part, small, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]  # the data is gone
 
 
-def test_unknown_part_names_those_there_are(capsys):
+def test_unknown_measurement_names_those_there_are(capsys):
     with pytest.raises(SystemExit):
-        benchmark.parse(["readin"])
-    assert "there is no part readin: choose among reading, preparation, start, memory" in capsys.readouterr().err
+        parse(["input", "readin"])
+    assert "there is no readin: choose among reading, preparation, start, memory" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        benchmark.parse(["--videos=0"])
-    assert benchmark.parse([]).parts == ("reading", "preparation", "start", "memory")
-
-
-def test_table_shows_least_and_greatest_behind_the_median():
-    table = benchmark.format_table(
-        {"cores": "2"}, {"start": {**benchmark.spread("seconds", [3.0, 1.0, 5.0]), "records": 1e5}}
-    )
-    assert table.splitlines()[0].split() == ["cores", "2"]
-    assert table.splitlines()[3].split() == ["seconds", "3", "(1", "to", "5)"]
-    assert table.splitlines()[4].split() == ["records", "100,000"]
+        parse(["input", "--videos=0"])
+    assert parse(["input"]).only == []
 
 
 def test_synthetic_videos_move_and_records_are_whole():

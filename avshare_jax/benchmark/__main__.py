@@ -1,0 +1,55 @@
+"""Measures one part of the project on this machine and prints a table; with --json, also writes a file.
+
+python -m avshare_jax.benchmark step --config=configs/pretrain.py:demo
+python -m avshare_jax.benchmark parts --config=configs/pretrain.py:demo,batch_size=4
+python -m avshare_jax.benchmark input
+python -m avshare_jax.benchmark checkpoint --config=configs/pretrain.py --json=checkpoint.json
+python -m avshare_jax.benchmark compile configs/pretrain.py:demo
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from avshare_jax import settings
+from avshare_jax.benchmark import checkpoint, compilation, input, parts, step
+from avshare_jax.benchmark.figures import describe_machine, format_table, positive
+
+PARTS = {"step": step, "parts": parts, "input": input, "checkpoint": checkpoint, "compile": compilation}
+"""Name → module with `LIBRARIES`, `add_arguments(parser)` and `measure(options)`, which gives figures by section."""
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(prog="python -m avshare_jax.benchmark", description=__doc__.split("\n")[0])
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
+    for name, module in PARTS.items():
+        part = parts.add_parser(name, help=module.__doc__.split("\n")[0], description=module.__doc__.split("\n")[0])
+        part.add_argument("--json", type=Path, help="file that gets the figures")
+        part.add_argument("--repeats", type=positive, default=5, help="turns of each measurement, after a warm-up")
+        module.add_arguments(part)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures what the command line asks for, and prints it."""
+    options = parse(arguments)
+    settings.quiet_libraries()
+    if not flags.FLAGS.is_parsed():  # Grain's worker processes want absl's flags parsed, of which there are none here.
+        flags.FLAGS(sys.argv[:1])
+    module = PARTS[options.part]
+    machine = describe_machine(module.LIBRARIES)
+    try:
+        results = module.measure(options)
+    except settings.UserError as error:
+        sys.exit(f"error: {error}")
+    print(format_table(machine, results))
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, **results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""How fast a config trains: with a batch that is always there, and with the real input.
+
+The first is the speed of the devices, the second that of a run; what is between them, the input costs. Operations are
+those of the model: each convolution and matrix product of forward and backward pass once, recomputation never.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from avshare_jax import settings
+from avshare_jax.benchmark.figures import Figures, positive, spread
+from avshare_jax.benchmark.states import abstract_state_and_batch, random_batch, random_state
+from avshare_jax.data.batches import train_batches
+from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.mixtures import open_mixture
+from avshare_jax.training.chips import CHIPS
+from avshare_jax.training.flops import count_flops
+from avshare_jax.training.mesh import make_mesh
+from avshare_jax.training.optimizer import make_optimizer
+from avshare_jax.training.pretraining import Pretraining
+from avshare_jax.training.sharding import check_layout, shard_batch
+from avshare_jax.training.step import Batch, TrainState, make_train_step
+
+LIBRARIES = ("simplejpeg",)
+
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what this part takes."""
+    parser.add_argument("--config", default="configs/pretrain.py:demo", help="config file: FILE.py or FILE.py:VARIANT")
+    parser.add_argument("--steps", type=positive, default=10, help="steps in each turn")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Figures]:
+    """Takes `options.repeats` turns of `options.steps` steps with either kind of input, after a first turn of each."""
+    config = settings.load_config_file(options.config)
+    mesh = make_mesh(config.mesh)
+    check_layout(config, mesh)
+    abstract, abstract_batch = abstract_state_and_batch(config, mesh)
+    state, step = random_state(abstract), compile_step(config, mesh, abstract, abstract_batch)
+    batch = jax.device_put(random_batch(abstract_batch), {name: x.sharding for name, x in abstract_batch.items()})
+    flops = model_flops(config)
+    turns = options.steps, 1 + options.repeats
+
+    state, seconds, _ = take_turns(step, state, itertools.repeat(batch), *turns)
+    results = {"a batch that is always there": speed(config, mesh, seconds, flops) | memory(step)}
+    try:
+        mixture = open_mixture(config.data)
+    except DatasetError as error:
+        print(f"The real input is left out: {error}", file=sys.stderr)
+        return results
+    with closing(train_batches(mixture, config.data, seed=config.seed, batch_size=config.batch_size)) as batches:
+        placed = (shard_batch(rows, mesh, config.sharding) for rows in batches)
+        _, real_seconds, waits = take_turns(step, state, placed, *turns)
+    results["the real input"] = speed(config, mesh, real_seconds, flops) | spread("share of waiting for input", waits)
+    results["real input beside the other"] = {"speed": float(np.median(seconds) / np.median(real_seconds))}
+    return results
+
+
+def compile_step(config: ConfigDict, mesh: Mesh, state: TrainState, batch: Batch) -> jax.stages.Compiled:
+    """Compiles the training step of a pretraining config as the training loop does."""
+    return (
+        make_train_step(
+            Pretraining(config),
+            make_optimizer(config.optimizer, config.total_steps),
+            mesh,
+            seed=config.seed,
+            rules=config.sharding,
+            state_sharding=jax.tree.map(lambda x: x.sharding, state),
+            accumulation_steps=config.memory.accumulation_steps,
+        )
+        .lower(state, batch)
+        .compile()
+    )
+
+
+def take_turns(
+    step: StepFunction, state: TrainState, batches: Iterator[Batch], steps: int, turns: int
+) -> tuple[TrainState, list[float], list[float]]:
+    """Takes turns of some steps as the training loop does; the first turn is not counted.
+
+    Returns:
+      The state, seconds a step of each turn, and the share of each turn that was spent on waiting for the next batch.
+    """
+    seconds, waits = [], []
+    batch = next(batches)
+    for _ in range(turns):
+        started, waited = time.monotonic(), 0.0
+        for _ in range(steps):
+            state, metrics = step(state, batch)
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            jax.block_until_ready(metrics)
+        elapsed = time.monotonic() - started
+        seconds.append(elapsed / steps)
+        waits.append(waited / elapsed)
+    return state, seconds[1:], waits[1:]
+
+
+def model_flops(config: ConfigDict) -> int:
+    """Operations of a step's forward and backward pass, of all videos, by the trace without rematerialization."""
+    config = config.copy_and_resolve_references()
+    config.memory.update(remat="none", clip_chunks=1, accumulation_steps=1)
+    task = Pretraining(config)
+    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "clip"), devices=jax.devices()[:1])
+    state, batch = abstract_state_and_batch(config, mesh)
+
+    def loss(params: dict, batch_stats: dict, batch: Batch) -> jax.Array:
+        return task.loss({"params": params, "batch_stats": batch_stats}, batch, jax.random.key(0), train=True)[0]
+
+    return count_flops(jax.grad(loss), state.params, state.batch_stats, batch).total()
+
+
+def speed(config: ConfigDict, mesh: Mesh, seconds: list[float], flops: int) -> Figures:
+    """Figures of steps that took `seconds` each and `flops` operations of the model."""
+    figures = spread("seconds a step", seconds)
+    figures |= spread("videos a second", [config.batch_size / each for each in seconds])
+    rates = [flops / each / mesh.size for each in seconds]
+    figures |= spread("TFLOP/s of the model on each device", [rate / 1e12 for rate in rates])
+    chip = CHIPS.get(mesh.devices.flat[0].device_kind)
+    return figures | (spread("share of the device's peak in bfloat16", [r / chip.flops for r in rates]) if chip else {})
+
+
+def memory(step: jax.stages.Compiled) -> Figures:
+    """Largest memory of a device so far where it counts that, else what the compiler plans for a step."""
+    used = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    if used:
+        return {"GB of memory, at most": used / 1e9}
+    planned = step.memory_analysis()
+    return {"GB of memory, by the compiler": (planned.argument_size_in_bytes + planned.temp_size_in_bytes) / 1e9}
