@@ -1,4 +1,7 @@
-"""Evaluates the last checkpoint of a run: python eval.py --config=configs/eval.py --workdir=DIR."""
+"""Evaluates the last checkpoint of a run: python eval.py --config=configs/eval.py --workdir=DIR.
+
+With --watch, each checkpoint of a running training as it lands, until the last.
+"""
 
 import math
 import os
@@ -15,16 +18,27 @@ LIMITS = {
     "neighbors.temperature": (1e-3, math.inf),
     **dict.fromkeys(("max_videos", "retrieval_gallery"), (2, math.inf)),
     **dict.fromkeys(("seed", "data.num_workers"), (0, math.inf)),
+    "poll_seconds": (0.01, math.inf),
 }
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Folder of the run to evaluate.")
+WATCH = flags.DEFINE_bool("watch", False, "Evaluate each checkpoint as it lands, until the run's last step.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes that test together, with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
 
 
 def main(config: ConfigDict) -> None:
     """Evaluates; JAX and the libraries for plots are imported only once the command line is known to be right."""
     settings.check_fields(config, LIMITS)
-    from avshare_jax.evaluation.evaluate import evaluate
+    from avshare_jax.compilation_cache import keep_compiled_programs
+    from avshare_jax.training import hosts
 
-    evaluate(config, os.path.expanduser(WORKDIR.value))
+    hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
+    with hosts.ending_together():
+        keep_compiled_programs()
+        from avshare_jax.evaluation.runs import evaluate_run, watch
+
+        (watch if WATCH.value else evaluate_run)(config, os.path.expanduser(WORKDIR.value))
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.

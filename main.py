@@ -1,4 +1,8 @@
-"""Pretrains: python main.py --config=configs/pretrain.py[:demo] --workdir=DIR. Run again, it resumes."""
+"""Trains what a config describes; run again, it resumes.
+
+python main.py --config=configs/pretrain.py[:demo] --workdir=DIR                        pretraining
+python main.py --config=configs/finetune_ucf101.py --config.init_from=RUN --workdir=DIR     a downstream task
+"""
 
 import os
 
@@ -21,16 +25,19 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 
 
 def main(config: ConfigDict) -> None:
-    """Pretrains; JAX is imported only once the command line is known to be right."""
+    """Trains; JAX is imported only once the command line is known to be right."""
     from avshare_jax.compilation_cache import keep_compiled_programs
     from avshare_jax.training import hosts
 
     hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
     with hosts.ending_together():
         keep_compiled_programs(COMPILATION_CACHE.value)
-        from avshare_jax.training.run import pretrain
+        if "task" in config:
+            from avshare_jax.training.finetune import finetune as train
+        else:
+            from avshare_jax.training.run import pretrain as train
 
-        pretrain(config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"), PROFILE_STEPS.value)
+        train(config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"), PROFILE_STEPS.value)
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.

@@ -1,8 +1,9 @@
-"""Evaluation of a pretrained checkpoint.
+"""Evaluation of a checkpoint of any task; what it measures depends on the task that the run was trained for.
 
     python eval.py --config=configs/eval.py --workdir=runs/demo
 
     python eval.py --config=configs/eval.py --workdir=DIR --config.data.name=NAME       on another data set
+    python eval.py --config=configs/eval.py --workdir=DIR --watch                       each checkpoint as it lands
 
 Model, data set and seed of the run come from WORKDIR/config.json; here is only what evaluation adds or changes.
 """
@@ -15,8 +16,10 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "batch_size": 16,  # videos; MEP chooses among the clips of a batch, so its chance level depends on this
-            "max_videos": 2000,  # of each split
+            # Videos, or views in tests of classification. MEP chooses among the clips of a batch, so its chance level
+            # depends on this.
+            "batch_size": 16,
+            "max_videos": 2000,  # of each split; tests of classification take all
             # Not set: as in training. Imported weights have no data set of their own, so they need a name.
             "data": {
                 "name": config_dict.placeholder(str),
@@ -41,6 +44,16 @@ def get_config() -> ConfigDict:
                 "crop": config_dict.placeholder(int),
                 "num_workers": 0,  # Threads: to start processes for each pass over a small data set takes longer.
             },
+            # Views of a video in tests of classification. Not set: as in the config of the run.
+            "test": {
+                "temporal_views": config_dict.placeholder(int),
+                "spatial_views": config_dict.placeholder(int),
+                "short_side": config_dict.placeholder(int),
+                "crop": config_dict.placeholder(int),
+                "pool": config_dict.placeholder(str),
+            },
+            "poll_seconds": 10.0,  # how often --watch looks for a new checkpoint
+            "peer_timeout_seconds": 100,  # after which a process ends whose peer has died
             "exclude_pretraining_videos": False,  # leave out test videos whose ids are among those of pretraining
             "recalibration_batches": 8,  # training batches that give the fresh network its BatchNorm statistics
             # Logistic regression; each probe chooses between standardized and whitened features, and C, the inverse of

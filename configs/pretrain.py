@@ -9,47 +9,19 @@ Marks on values: (P) stated by the paper, (C) read in the released code, (R) sec
 published.
 """
 
-import ast
 import dataclasses
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
+from avshare_jax import recipes
 from avshare_jax.data.frontend import PRESETS
 from avshare_jax.models import sizes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the paper's recipe with the changes of `variant`, comma-separated; `ValueError` where one is unknown."""
-    config = paper()
-    for change in filter(None, variant.split(",")):
-        if "=" in change:
-            set_field(config, *change.split("=", 1))
-        elif change in CHANGES:
-            CHANGES[change](config)
-            config.name = change if config.name == "pretrain" else f"{config.name}_{change}"
-        else:
-            raise ValueError(f"there is no variant {change!r}. There are: {', '.join(CHANGES)}")
-    return config
-
-
-def set_field(config: ConfigDict, name: str, text: str) -> None:
-    """Sets a field such as `optimizer.learning_rate` from text; `ValueError` where it does not exist or fit."""
-    known = list(settings.field_names(config))
-    if name not in known:
-        raise ValueError(f"the config has no field {name!r}{settings.nearest_name(name, known)}")
-    try:
-        value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        value = text
-    *groups, leaf = name.split(".")
-    for group in groups:
-        config = config[group]
-    try:
-        config[leaf] = value
-    except TypeError as error:
-        raise ValueError(f"{name}={text} does not fit: {error}") from error
+    return recipes.apply_changes(paper(), variant, CHANGES, "pretrain")
 
 
 def paper() -> ConfigDict:
@@ -103,39 +75,14 @@ def paper() -> ConfigDict:
             "optimizer": {
                 "learning_rate": 1e-4,  # (R)
                 "warmup_fraction": 0.06,  # (R)
+                "decay": "linear",  # (R) to 0; or cosine
                 "b1": 0.9,  # (P)
                 "b2": 0.98,  # (P)
                 "eps": 1e-8,
                 "weight_decay": 1e-4,  # (P)
                 "grad_clip": 1.0,  # (R)
             },
-            "norm_groups": 1,  # BatchNorm over the whole batch; n: over each n-th of it by itself
-            # What memory a step takes, and what that costs: docs/sharding.md.
-            "memory": {
-                "remat": "none",  # what the CNNs' backward pass keeps: none (all of it), convolutions, blocks or stages
-                "clip_chunks": 1,  # the CNNs take 1/n of each video's clips at a time, with BatchNorm over these
-                "accumulation_steps": 1,  # the step takes 1/n of the batch at a time, with all objectives over these
-            },
-            # Axes of devices; -1: what is left. Rows of the batch lie along data and fsdp, clips along clip.
-            "mesh": {"data": -1, "fsdp": 1, "clip": 1},
-            # What is split over which axes of the mesh: docs/sharding.md.
-            "sharding": {
-                "batch": ("data", "fsdp"),  # rows
-                "clip": ("clip",),  # clips of a video, in the CNNs
-                # Parameters, and what the optimizer keeps of each: the first pattern found in an array's path counts.
-                # It is split along its longest axis that divides. An array without a pattern is an error.
-                "parameters": (
-                    (r"/(kernel|bilinear|u|v|a)$", ("fsdp",)),
-                    (r"/(bias|scale|position|modality|(visual|audio)_(bos|mask_vector))$", ()),
-                    (r"^batch_stats/", ()),
-                ),
-                "smallest": 16_384,  # arrays of fewer numbers are whole on every device
-            },
-            "log_every": 100,
-            "checkpoint_every": 2_000,
-            "checkpoints_kept": 3,
-            "max_nonfinite_steps": 10,
-            "peer_timeout_seconds": 100,  # after which a process ends whose peer has died
+            **recipes.running(log_every=100, checkpoint_every=2_000),
         }
     )
 
@@ -156,28 +103,7 @@ def demo(config: ConfigDict) -> None:
     config.batch_size = 16
     config.total_steps = 900
     config.demo = ConfigDict({"videos_dir": "data/demo_videos", "num_train": 1200, "num_test": 400, "seed": 0})
-    config.data.update(
-        name="demo",
-        frontend=ConfigDict(
-            {
-                "fps": 16.0,
-                "short_side": 46,
-                "sample_rate": 16_000,
-                "n_fft": 1_000,
-                "win_length": 0,
-                "hop_length": 500,
-                "mels": 32,
-            }
-        ),
-        num_clips=8,
-        frames_per_clip=4,
-        frame_stride=4,
-        mel_frames=32,
-        min_short_side=42,
-        max_short_side=46,
-        crop=40,
-        num_workers=1,
-    )
+    recipes.demo_clips(config)
     # The paper's masks are the same for all clips of a video. On the demo's plain sounds, recognizing the mask is the
     # easiest way to tell a video's own clips from negatives: 18 % top-1 in training, chance without augmentation.
     config.augment.update(frequency_mask=0.0, time_mask=0.0)

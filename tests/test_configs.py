@@ -1,8 +1,9 @@
-"""Every config file with every variant: its numbers fit together, and a pretraining step of it runs."""
+"""Every config file with every variant: its numbers fit together, and a training step of it runs."""
 
 import inspect
 import json
 import runpy
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,9 +13,14 @@ import pytest
 from avshare_jax import models
 from avshare_jax.data import demo
 from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.training.classification import Classification
+from avshare_jax.training.finetune import check_ranges, with_split
 from avshare_jax.training.metrics import console_line
+from avshare_jax.training.optimizer import make_finetuning_optimizer
+from avshare_jax.training.plan import abstract_batch
 from avshare_jax.training.pretraining import Pretraining
 from avshare_jax.training.run import SHOWN_METRICS
+from avshare_jax.training.step import create_state, train_step
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 PRETRAIN = next(path for path in FILES if path.stem == "pretrain")
@@ -27,7 +33,10 @@ def variants(path):
         return [None]
     with pytest.raises(ValueError, match="no variant 'nonsense'") as error:
         get_config("nonsense")
-    changes = str(error.value).split("There are: ")[1].split(", ")
+    _, _, names = str(error.value).partition("There are: ")
+    changes = names.split(", ") if names else []
+    if path != PRETRAIN:
+        return ["", *changes]
     # Every recipe by itself, and every ablation of the demo, whose data are here; "" is the paper's recipe.
     return ["", "10s", "16khz", "demo"] + [
         f"demo,{change}" for change in changes if change not in ("10s", "16khz", "demo")
@@ -42,6 +51,7 @@ CONFIGS = {
     path.stem + (f":{variant}" if variant else ""): load(path, variant) for path in FILES for variant in variants(path)
 }
 PRETRAINING = [name for name in CONFIGS if name.startswith("pretrain")]
+DOWNSTREAM = [name for name in CONFIGS if "task" in CONFIGS[name]]
 
 
 def test_the_configs_are_there():
@@ -52,7 +62,13 @@ def test_the_configs_are_there():
         "pretrain:demo,long",
         "pretrain:demo,late_fusion",
         "eval",
+        "finetune_ucf101",
+        "linear_esc50",
+        "finetune_kinetics_sounds",
+        "finetune_kinetics_sounds:demo",
+        "finetune_charades",
     } <= set(CONFIGS)
+    assert {"eval", *PRETRAINING, *DOWNSTREAM} == set(CONFIGS)
     names = [CONFIGS[name].name for name in PRETRAINING]
     assert len(set(names)) == len(names)
 
@@ -82,7 +98,7 @@ def test_config_survives_json(name):
     assert json.dumps(json.loads(text)) == text
 
 
-@pytest.mark.parametrize("name", PRETRAINING)
+@pytest.mark.parametrize("name", PRETRAINING + DOWNSTREAM)
 def test_numbers_fit_together(name):
     config = CONFIGS[name]
     data, model = config.data, config.model
@@ -92,6 +108,10 @@ def test_numbers_fit_together(name):
     assert model.positions > data.num_clips
     assert model.hidden % model.heads == 0
     assert len(model.visual_cnn.stage_sizes) == len(model.visual_cnn.temporal_kernels)
+    if name in DOWNSTREAM:
+        check_ranges(with_split(config))
+        assert config.test.crop <= config.test.short_side <= data.frontend.short_side
+        return
     # Negatives come from the part of the batch that remains when the outer 5 % of distances are cut.
     assert config.objectives.num_negatives < 0.95 * config.batch_size * data.num_clips - 1
     assert config.total_steps >= config.checkpoint_every >= config.log_every
@@ -114,17 +134,20 @@ def test_demo_fits_its_videos(name):
 def reduced(name):
     """The same parts with few channels, one block a stage, one layer and two short clips.
 
-    Ablations leave the CNNs as they are: theirs keep the first stage only, which compiles sooner.
+    Ablations and downstream tasks leave the CNNs as they are: theirs keep the first stage only, which compiles sooner.
     """
     config = CONFIGS[name].copy_and_resolve_references()
-    stages = 1 if "," in name else None
+    stages = 1 if "," in name or name in DOWNSTREAM else None
     visual, audio = config.model.visual_cnn, config.model.audio_cnn
     visual.update(temporal_kernels=visual.temporal_kernels[:stages])
     for cnn in (visual, audio):
         cnn.update(width=2, stage_sizes=(1,) * len(cnn.stage_sizes[:stages]))
     config.model.update(hidden=2 * config.model.heads, mlp=16, rank=config.model.rank and 4, layers=1)
-    config.data.update(num_clips=2, frames_per_clip=2, mel_frames=16, crop=32)
-    config.objectives.num_negatives = 2
+    config.data.update(num_clips=min(2, config.data.num_clips), frames_per_clip=2, mel_frames=16, crop=32)
+    if name in PRETRAINING:
+        config.objectives.num_negatives = 2
+    else:  # Full weights shared by all compile soonest.
+        config.model.update(rank=None, transformer_sharing="all")
     return config
 
 
@@ -174,3 +197,36 @@ def test_one_training_step(take_step, name):
         unused |= {"bos_classifier", "step_classifier"}
     for part, gradient in parts.items():
         assert (max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 0) == (part not in unused), part
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOWNSTREAM)
+def test_one_downstream_step(name, random_variables, quick_jit):
+    config = reduced(name)
+    config.batch_size = 3
+    config.task.class_names = ("a", "b", "c")
+    task, random = Classification(config), np.random.default_rng(0)
+    batch = jax.tree.map(lambda x: random.uniform(-9, 255, x.shape).astype(x.dtype), abstract_batch(config))
+    # Each video its own class, so that not all can be right with the margin to spare.
+    batch |= {name: np.eye(3) if name == "labels" else np.arange(3) for name in batch if name.startswith("label")}
+    optimizer = make_finetuning_optimizer(config.optimizer, total_steps=5)
+    create = partial(create_state, task, optimizer, is_trained=task.is_trained)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(create, jax.random.key(0), batch))
+    before = zeros.replace(**random_variables(lambda key: task.init(key, batch)))
+    step = partial(train_step, task=task, optimizer=optimizer, seed=0, is_trained=task.is_trained)
+    after, metrics = quick_jit(step)(before, batch)
+    assert np.isfinite(metrics["loss"]) and 0 <= metrics["top1"] <= 1 and metrics["skipped"] == 0
+    moved = {
+        path[0].key if path[0].key != "network" else path[1].key
+        for (path, old), new in zip(
+            jax.tree_util.tree_leaves_with_path(before.params), jax.tree.leaves(after.params), strict=True
+        )
+        if not np.array_equal(old, new)
+    }
+    heads = {"clips": "clip_head", "tokens": "token_head"}
+    expected = {heads[head] for head in config.task.heads}
+    if not config.task.frozen:
+        expected |= {f"{modality}_cnn" for modality in config.task.modalities}
+    if "tokens" in config.task.heads:
+        expected |= {"transformer", "visual_bos", "audio_bos", "multimodal_embedding"}
+    assert expected <= moved and (not config.task.frozen or moved == expected)

@@ -15,7 +15,7 @@ import grain
 
 from avshare_jax.data.clips import Clips
 from avshare_jax.data.dataset import Dataset
-from avshare_jax.data.elements import UNREADABLE, Records, TrainElements, ViewElements
+from avshare_jax.data.elements import MODALITIES, UNREADABLE, Records, TrainElements, ViewElements, label_count
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import Mixture
 from avshare_jax.data.unreadable import UnreadableRecords, from_text
@@ -36,11 +36,14 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     unreadable: UnreadableRecords | None = None,
+    modalities: tuple[str, ...] = MODALITIES,
+    labeled: bool = False,
 ) -> Iterator[Batch]:
     """Reads training batches without end, from step `start_step` (the first is 0).
 
-    Records that lack image or sound are replaced by others that have both, unless `data_config.keep_incomplete`; those
-    that cannot be read are replaced in any case. Which replaces which does not depend on who reads.
+    Records that lack one of the modalities are replaced by others that have them, unless `data_config.keep_incomplete`;
+    those that cannot be read, or lack the label that is asked for, are replaced in any case. Which replaces which does
+    not depend on who reads.
 
     Args:
       data: the data set, or several.
@@ -52,10 +55,13 @@ def train_batches(
       process_index: of this process, which reads the rows from process_index * B on.
       process_count: number of processes that share the global batch; B = batch_size / process_count.
       unreadable: counts the unreadable records of this process's rows; by default, a new count.
+      modalities: what is read, "visual" or "audio" or both.
+      labeled: whether labels are read; of several data sets, all have the same classes.
 
     Returns:
-      An iterator over `frames` (B, S, T, crop, crop, 3) uint8 and `log_mel` (B, S, mel_frames, mels) float32; with
-      `keep_incomplete` also `has_video` and `has_audio` (B,) bool.
+      An iterator over `frames` (B, S, T, crop, crop, 3) uint8 and `log_mel` (B, S, mel_frames, mels) float32, as far as
+      they are read; with `keep_incomplete` also `has_video` and `has_audio` (B,) bool; with labels, `label` (B,) int32,
+      or `labels` (B, classes) uint8 of zeros and ones where a record may have several.
 
     Raises:
       DatasetError: there is no such split, the crop is too large, the batch size does not divide, or no record can be
@@ -64,7 +70,7 @@ def train_batches(
     rows = _rows_per_process(batch_size, process_count)
     mixture = data if isinstance(data, Mixture) else Mixture((data,))
     unreadable = UnreadableRecords(data_config.max_unreadable_share) if unreadable is None else unreadable
-    elements = TrainElements.of(mixture, data_config, seed, unreadable.max_share)
+    elements = TrainElements.of(mixture, data_config, seed, unreadable.max_share, modalities, labeled)
     sizes = {part.dataset: len(part.source) for part in elements.parts}
     # Where nothing can be used, say so here: an error in a worker process is hard to read.
     for part in elements.parts:
@@ -124,6 +130,9 @@ def multi_view_batches(
     spatial_views: int = 3,
     max_videos: int | None = None,
     unreadable: UnreadableRecords | None = None,
+    modalities: tuple[str, ...] = MODALITIES,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
     """Reads several views of every record of a split, each view once, those of a video one after the other.
 
@@ -135,52 +144,72 @@ def multi_view_batches(
       dataset: the data set.
       split: name of the split.
       data_config: `config.data`, see `train_batches`.
-      batch_size: B, of every batch: views, a multiple of `spatial_views`.
+      batch_size: of the global batch: views, a multiple of `spatial_views` for each process.
       short_side: of the frames before the crops, in pixels, at least `data_config.crop`.
       temporal_views: of each video.
       spatial_views: crops of each temporal view.
       max_videos: the first so many records only.
       unreadable: counts the records that cannot be read; by default, a new count without limit.
+      modalities: what is read, "visual" or "audio" or both.
+      process_index: of this process, which reads the rows from process_index * B on.
+      process_count: number of processes that share the global batch; B = batch_size / process_count.
 
     Returns:
-      An iterator over batches as from `eval_batches`, which also have `view` (B,) int32: temporal view *
-      `spatial_views` + crop.
+      An iterator over batches of B views as from `eval_batches`, as far as they are read, which also have `view` (B,)
+      int32: temporal view * `spatial_views` + crop.
 
     Raises:
       DatasetError: there is no such split, or the sizes do not fit.
     """
-    if min(temporal_views, spatial_views) < 1 or batch_size % spatial_views:
+    if min(temporal_views, spatial_views) < 1 or batch_size % (spatial_views * process_count):
         raise DatasetError(
             f"{temporal_views} x {spatial_views} views in batches of {batch_size}: there must be at least one view, "
             "and batches must hold a multiple of the spatial views."
         )
     if short_side < data_config.crop:
         raise DatasetError(f"The crop ({data_config.crop}) is larger than the short side of {short_side} pixels.")
-    elements = _view_elements(dataset, split, data_config, short_side, max_videos, (temporal_views, spatial_views))
-    return _read_views(elements, batch_size, data_config, unreadable)
+    views = (temporal_views, spatial_views)
+    elements = _view_elements(dataset, split, data_config, short_side, max_videos, views, modalities)
+    return _read_views(elements, batch_size, data_config, unreadable, process_index, process_count)
 
 
 def _view_elements(
-    dataset: Dataset, split: str, data_config: Any, short_side: int, max_videos: int | None, views: tuple[int, int]
+    dataset: Dataset,
+    split: str,
+    data_config: Any,
+    short_side: int,
+    max_videos: int | None,
+    views: tuple[int, int],
+    modalities: tuple[str, ...] = MODALITIES,
 ) -> ViewElements:
     records = Records.of(dataset, split)
     num_videos = len(records.source) if max_videos is None else min(max_videos, len(records.source))
-    num_classes = len(dataset.class_names) if dataset.multi_label else 0
     clips = Clips.from_config(data_config, dataset)
-    return ViewElements(records, num_videos, num_classes, clips, short_side, *views)
+    return ViewElements(records, num_videos, label_count(dataset), clips, short_side, *views, modalities)
 
 
 def _read_views(
-    elements: ViewElements, batch_size: int, data_config: Any, unreadable: UnreadableRecords | None
+    elements: ViewElements,
+    batch_size: int,
+    data_config: Any,
+    unreadable: UnreadableRecords | None,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Reads all views in batches of `batch_size` rows, the last one padded."""
-    per_batch = batch_size // elements.spatial_views
-    padded = -(-elements.num_videos * elements.temporal_views // per_batch) * per_batch
-    batches = _read(grain.MapDataset.range(padded).map(elements), per_batch, data_config)
-    rows = ({name: value.reshape(-1, *value.shape[2:]) for name, value in batch.items()} for batch in batches)
+    """Reads this process's rows of all views in batches of `batch_size` rows, the last ones padded."""
+    rows = batch_size // elements.spatial_views // process_count
+    num_batches = -(-elements.num_videos * elements.temporal_views // (rows * process_count))
+
+    def global_index(local: int) -> int:
+        batch, row = divmod(local, rows)
+        return (batch * process_count + process_index) * rows + row
+
+    indices = grain.MapDataset.range(num_batches * rows).map(global_index)
+    batches = _read(indices.map(elements), rows, data_config)
+    views = ({name: value.reshape(-1, *value.shape[2:]) for name, value in batch.items()} for batch in batches)
     sizes = {elements.records.dataset: len(elements.records.source)}
     unreadable = UnreadableRecords() if unreadable is None else unreadable
-    return ({**batch, "video_id": batch["video_id"].tolist()} for batch in _count(rows, unreadable, sizes))
+    return ({**batch, "video_id": batch["video_id"].tolist()} for batch in _count(views, unreadable, sizes))
 
 
 def _rows_per_process(batch_size: int, process_count: int) -> int:

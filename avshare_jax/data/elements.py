@@ -29,6 +29,11 @@ T = TypeVar("T")
 UNREADABLE = "unreadable"
 """Name of the elements' text that tells the main process which records could not be read."""
 
+MODALITIES = ("visual", "audio")
+FLAGS = {"visual": "has_video", "audio": "has_audio"}
+CONTENTS = {"visual": "frames", "audio": "log_mel"}
+NEEDS = {MODALITIES: "both image and sound", ("visual",): "an image", ("audio",): "sound"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Records:
@@ -71,9 +76,9 @@ class Records:
 
 def check_flags(record: Record) -> None:
     """Raises `UnreadableError` where a record lacks the image or sound that it says it has."""
-    for flag, content, what in (("has_video", "frames", "an image"), ("has_audio", "log_mel", "sound")):
-        if record[flag] and not len(record[content]):
-            raise UnreadableError(f"it says that it has {what}, but there is none")
+    for modality, flag in FLAGS.items():
+        if record[flag] and not len(record[CONTENTS[modality]]):
+            raise UnreadableError(f"it says that it has {NEEDS[(modality,)]}, but there is none")
 
 
 def replacements(number: int, count: int) -> Iterator[int]:
@@ -109,8 +114,10 @@ class TrainElements:
       order: number of the data set and of the record of every element, from `draw_order`.
       clips: sizes.
       seed: of place and time of the clips.
-      keep_incomplete: whether records that lack image or sound are used, with flags that say so.
+      keep_incomplete: whether records that lack one of the modalities are used, with flags that say so.
       max_unreadable_share: of each data set; beyond it, no replacement is looked for.
+      modalities: what is read, "visual" or "audio" or both.
+      num_labels: None: labels are not read; 0: one label each; n: any of n labels each.
     """
 
     parts: Sequence[Records]
@@ -119,22 +126,35 @@ class TrainElements:
     seed: int
     keep_incomplete: bool
     max_unreadable_share: float
+    modalities: tuple[str, ...] = MODALITIES
+    num_labels: int | None = None
 
     @classmethod
-    def of(cls, mixture: Mixture, data_config: Any, seed: int, max_unreadable_share: float) -> "TrainElements":
+    def of(
+        cls,
+        mixture: Mixture,
+        data_config: Any,
+        seed: int,
+        max_unreadable_share: float,
+        modalities: tuple[str, ...] = MODALITIES,
+        labeled: bool = False,
+    ) -> "TrainElements":
         """Opens the training split of each data set; `DatasetError` where there is none or the crop is too large."""
         split = data_config.train_split
         parts = [Records.of(dataset, split) for dataset in mixture.datasets]
         order = draw_order([len(part.source) for part in parts], mixture.shares(split), seed)
         clips = Clips.from_config(data_config, mixture.datasets[0])
-        return cls(parts, order, clips, seed, data_config.keep_incomplete, max_unreadable_share)
+        num_labels = label_count(mixture.datasets[0]) if labeled else None
+        keep_incomplete = data_config.keep_incomplete
+        return cls(parts, order, clips, seed, keep_incomplete, max_unreadable_share, modalities, num_labels)
 
     def __call__(self, index: int) -> Element:
         """Returns element `index`: `frames` (S, T, crop, crop, 3) uint8, `log_mel` (S, mel_frames, mels) float32.
 
-        With `keep_incomplete`, also `has_video` and `has_audio`; what is missing is black and silent. `unreadable` is
-        the text of the records that could not be read. If those are too many, nothing else of the element has a
-        meaning: whoever counts them ends the run.
+        Only those of the modalities that are read. With `keep_incomplete`, also `has_video` and `has_audio`; what is
+        missing is black and silent. With labels, `label` or `labels` as from `read_labels`. `unreadable` is the text of
+        the records that could not be read. If those are too many, nothing else of the element has a meaning: whoever
+        counts them ends the run.
         """
         part, number = self.order[index]
         element, unreadable = self.find(
@@ -144,7 +164,9 @@ class TrainElements:
 
     def usable(self, record: Record) -> bool:
         """Whether a record is trained on."""
-        return self.keep_incomplete or bool(record["has_video"] and record["has_audio"])
+        if self.num_labels == 0 and record["label"] < 0:
+            return False
+        return (any if self.keep_incomplete else all)(record[FLAGS[modality]] for modality in self.modalities)
 
     def find(
         self, records: Records, number: int, make: Callable[[Record], T | None]
@@ -166,21 +188,26 @@ class TrainElements:
                     return None, unreadable
             elif made is not None:
                 return made, unreadable
+        labeled = "" if self.num_labels is None else " and a label"
+        other = ", or train on what there is with config.data.keep_incomplete=True" if len(self.modalities) > 1 else ""
         raise DatasetError(
-            f"No video in split {records.split} of the data set {records.dataset} can be trained on: pretraining needs "
-            "both image and sound. Prepare others, or train on what there is with config.data.keep_incomplete=True."
+            f"No video in split {records.split} of the data set {records.dataset} can be trained on: each needs "
+            f"{NEEDS[self.modalities]}{labeled}. Prepare others{other}."
         )
 
     def cut(self, record: Record, index: int) -> Element:
         """Cuts element `index` from a record."""
+        labels = {} if self.num_labels is None else read_labels(record, self.num_labels)
+        record = only(record, self.modalities)
         rng = np.random.default_rng((self.seed, index))
         start = int(rng.integers(self.clips.last_start(record), endpoint=True))
         short_side = int(rng.integers(self.clips.min_short_side, self.clips.max_short_side, endpoint=True))
         place = (rng.random(), rng.random())
-        element = {
-            "frames": cut_frames(record["frames"], self.clips, start, short_side, place),
-            "log_mel": cut_log_mel(record["log_mel"], self.clips, start),
-        }
+        element = dict(labels)
+        if "visual" in self.modalities:
+            element["frames"] = cut_frames(record["frames"], self.clips, start, short_side, place)
+        if "audio" in self.modalities:
+            element["log_mel"] = cut_log_mel(record["log_mel"], self.clips, start)
         return element | presence_flags(record) if self.keep_incomplete else element
 
 
@@ -191,20 +218,22 @@ class ViewElements:
     Attributes:
       records: of the split.
       num_videos: how many of the records are used.
-      num_classes: of a data set in which records have several labels; 0: at most one label.
+      num_labels: 0: at most one label each; n: any of n labels each.
       clips: sizes.
       short_side: of the frames before the crops, in pixels.
       temporal_views: of each video; element i is view i % temporal_views of video i // temporal_views.
       spatial_views: V, crops of each temporal view.
+      modalities: what is read, "visual" or "audio" or both.
     """
 
     records: Records
     num_videos: int
-    num_classes: int
+    num_labels: int
     clips: Clips
     short_side: int
     temporal_views: int
     spatial_views: int
+    modalities: tuple[str, ...] = MODALITIES
 
     def __call__(self, index: int) -> Element:
         """Returns the V rows of element `index`, under the names that `multi_view_batches` gives."""
@@ -218,35 +247,49 @@ class ViewElements:
 
     def cut(self, record: Record, view: int) -> Element:
         """Cuts the V crops of a record's temporal view `view`."""
-        start = temporal_starts(self.clips.last_start(record), self.temporal_views)[view]
         row = {
-            "log_mel": cut_log_mel(record["log_mel"], self.clips, start),
             "video_id": record["video_id"].decode(),
             **presence_flags(record),
-            **self.labels(record),
+            **read_labels(record, self.num_labels),
         }
-        return {
-            "frames": cut_views(record["frames"], self.clips, start, self.short_side, self.places(record["frames"])),
-            "view": np.arange(self.spatial_views, dtype=np.int32) + np.int32(view * self.spatial_views),
-            **self.rows(row),
-        }
+        record = only(record, self.modalities)
+        start = temporal_starts(self.clips.last_start(record), self.temporal_views)[view]
+        views = {"view": np.arange(self.spatial_views, dtype=np.int32) + np.int32(view * self.spatial_views)}
+        if "visual" in self.modalities:
+            places = self.places(record["frames"])
+            views["frames"] = cut_views(record["frames"], self.clips, start, self.short_side, places)
+        if "audio" in self.modalities:
+            row["log_mel"] = cut_log_mel(record["log_mel"], self.clips, start)
+        return views | self.rows(row)
 
     def places(self, jpegs: Sequence[bytes]) -> list[tuple[float, float]]:
         """Where the V crops of a video lie; `UnreadableError` where its first frame is damaged."""
         height, width = frame_size(jpegs[0]) if jpegs else (1, 1)
         return spatial_places(self.spatial_views, height, width)
 
-    def labels(self, record: Record) -> Element:
-        """A record's `label`, or its `labels` as zeros and ones, as scalars or vectors of a batch's rows."""
-        if not self.num_classes:
-            return {"label": np.int32(record.get("label", -1))}
-        labels = np.zeros(self.num_classes, np.uint8)
-        labels[list(record["labels"])] = 1
-        return {"labels": labels}
-
     def rows(self, row: Element) -> Element:
         """Repeats what is the same for all V crops."""
         return {name: np.repeat(np.asarray(value)[None], self.spatial_views, axis=0) for name, value in row.items()}
+
+
+def only(record: Record, modalities: Sequence[str]) -> Record:
+    """A record as if it had no other modality than these, so that a short sound does not shorten an image unheard."""
+    missing = {"visual": [], "audio": record["log_mel"][:0]}
+    return record | {CONTENTS[name]: nothing for name, nothing in missing.items() if name not in modalities}
+
+
+def label_count(dataset: Dataset) -> int:
+    """`num_labels` of a data set's records."""
+    return len(dataset.class_names) if dataset.multi_label else 0
+
+
+def read_labels(record: Record, num_labels: int) -> Element:
+    """A record's `label`, () int32, -1: none; or, of several, its `labels` as zeros and ones, (num_labels,) uint8."""
+    if not num_labels:
+        return {"label": np.int32(record.get("label", -1))}
+    labels = np.zeros(num_labels, np.uint8)
+    labels[list(record["labels"])] = 1
+    return {"labels": labels}
 
 
 def empty_record(clips: Clips) -> Record:
@@ -257,4 +300,4 @@ def empty_record(clips: Clips) -> Record:
 
 def presence_flags(record: Record) -> dict[str, np.bool_]:
     """Which modalities a record has, as scalars of a batch's rows."""
-    return {name: np.bool_(record[name]) for name in ("has_video", "has_audio")}
+    return {flag: np.bool_(record[flag]) for flag in FLAGS.values()}

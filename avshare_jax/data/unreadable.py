@@ -5,7 +5,7 @@ Readers find them in worker processes and send them along with the batch; only t
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from avshare_jax.data.errors import DatasetError
 
@@ -63,10 +63,13 @@ class UnreadableRecords:
     def __init__(self, max_share: float = 1.0):
         """Starts with none; by default there may be any number."""
         self.max_share = max_share
-        self._met: set[tuple[str, str, int]] = set()
+        self._met: dict[tuple[str, str, int], Unreadable] = {}
 
     def __len__(self) -> int:
         return len(self._met)
+
+    def __iter__(self) -> Iterator[Unreadable]:
+        return iter(self._met.values())
 
     def note(self, found: Iterable[Unreadable], num_records: Mapping[str, int]) -> None:
         """Counts records and prints a line for each that is new.
@@ -81,7 +84,7 @@ class UnreadableRecords:
         for record in found:
             if (key := (record.dataset, record.split, record.number)) in self._met:
                 continue
-            self._met.add(key)
+            self._met[key] = record
             print(f"Unreadable and left out: {record}", flush=True)
             count = sum(key[:2] == (record.dataset, record.split) for key in self._met)
             total = num_records[record.dataset]

@@ -45,7 +45,7 @@ class Run:
     Attributes:
       config: of the run, from its workdir, with the evaluation's `data` in it.
       workdir: of the run.
-      step: of its last checkpoint.
+      step: of the checkpoint.
       imported: whether its weights came without pretraining heads.
       dataset: what it is evaluated on.
       num_videos: "train" and "test" → number of videos evaluated.
@@ -96,12 +96,13 @@ class Gallery:
     scores: dict[str, np.ndarray]
 
 
-def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> dict[str, Any]:
     """Measures everything, prints the table, and writes WORKDIR/eval/STEP.json and WORKDIR/report/.
 
     Args:
       config: `configs/eval.py`.
       workdir: of the run.
+      step: of a checkpoint; None: the last.
 
     Returns:
       What the JSON file holds; shares are 0..1.
@@ -109,7 +110,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     Raises:
       UserError: there is no run or no checkpoint in `workdir`, or no data set to evaluate it on.
     """
-    run = open_run(config, workdir)
+    run = open_run(config, workdir, step)
     print(
         f"Evaluating step {run.step} of {run.workdir} on {run.dataset.name} ({run.num_videos['train']} training and "
         f"{run.num_videos['test']} test videos), beside the network with its initial weights.",
@@ -256,13 +257,13 @@ def measure_heldout(
     return {"num_videos": num_videos, "batch_size": run.batch_size, **found}
 
 
-def open_run(config: ConfigDict, workdir: epath.PathLike) -> Run:
+def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Run:
     """Reads the run in `workdir` and opens its data set; `UserError` where something is missing or does not match."""
     if not config.neighbors.k or min(config.neighbors.k) < 1:
         raise UserError(f"config.neighbors.k={config.neighbors.k} must be numbers of neighbors, each at least 1.")
     workdir = epath.Path(workdir)
     run_config = load_config(workdir)
-    step = latest_step(workdir)
+    step = latest_step(workdir) if step is None else step
     if step is None:
         raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")
     with run_config.ignore_type():  # The data set of imported weights is None.

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from avshare_jax.models.avbert import MODALITIES, PLAIN_CNNS, AVBert, CNNOptions, presence
 from avshare_jax.models.budget import parameter_counts, unshared_transformer_parameters
+from avshare_jax.models.classification import ClassificationNetwork
 from avshare_jax.models.pretraining import MEP_HEADS, PretrainingNetwork
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "MODALITIES",
     "AVBert",
     "CNNOptions",
+    "ClassificationNetwork",
     "PretrainingNetwork",
     "build",
     "build_pretraining",

@@ -19,24 +19,28 @@ def augment(
 
     Args:
       key: random key.
-      batch: `frames` (B, S, T, H, W, 3), `log_mel` (B, S, time, mels).
+      batch: `frames` (B, S, T, H, W, 3), `log_mel` (B, S, time, mels); or one of them.
       flip: probability of a horizontal flip.
       frequency_mask: one mask of up to this share of the mel bands is set to silence.
       time_mask: one mask of up to this share of a clip's spectrogram frames is set to silence.
       modality_dropout: probability that a video counts as one without image, or as one without sound; even odds.
 
     Returns:
-      The batch with `frames` and `log_mel` replaced; with modality dropout, also `has_video` and `has_audio` (B,) bool.
+      The batch with what there is of `frames` and `log_mel` replaced; with modality dropout, also `has_video` and
+      `has_audio` (B,) bool.
     """
     flip_key, frequency_key, time_key, dropout_key = jax.random.split(key, 4)
-    frames, log_mel = batch["frames"], batch["log_mel"]
-    batch_size, _, num_times, num_mels = log_mel.shape
-    flipped = jax.random.bernoulli(flip_key, flip, (batch_size,))
-    frames = jnp.where(flipped[:, None, None, None, None, None], frames[..., ::-1, :], frames)
-    hide_mels = random_span(frequency_key, batch_size, num_mels, frequency_mask)
-    hide_times = random_span(time_key, batch_size, num_times, time_mask)
-    hidden = hide_mels[:, None, None, :] | hide_times[:, None, :, None]
-    augmented = {**batch, "frames": frames, "log_mel": jnp.where(hidden, LOG_FLOOR, log_mel)}
+    augmented = dict(batch)
+    if "frames" in batch:
+        frames = batch["frames"]
+        flipped = jax.random.bernoulli(flip_key, flip, (frames.shape[0],))
+        augmented["frames"] = jnp.where(flipped[:, None, None, None, None, None], frames[..., ::-1, :], frames)
+    if "log_mel" in batch:
+        batch_size, _, num_times, num_mels = batch["log_mel"].shape
+        hide_mels = random_span(frequency_key, batch_size, num_mels, frequency_mask)
+        hide_times = random_span(time_key, batch_size, num_times, time_mask)
+        hidden = hide_mels[:, None, None, :] | hide_times[:, None, :, None]
+        augmented["log_mel"] = jnp.where(hidden, LOG_FLOOR, batch["log_mel"])
     return drop_modalities(dropout_key, augmented, modality_dropout) if modality_dropout else augmented
 
 

@@ -27,7 +27,7 @@ from avshare_jax.training.hosts import first_process_first
 from avshare_jax.training.step import TrainState
 
 # What makes a run another one when it changes, beside its data set.
-IDENTITY = ("model", "seed")
+IDENTITY = ("model", "seed", "task", "split", "init_from")
 # What depends on the machine or changes nothing that is learned, so that nobody has to be told.
 UNANNOUNCED = (
     *("data.data_dir", "data.num_workers", "data.prefetch", "demo.videos_dir"),
@@ -37,6 +37,10 @@ UNANNOUNCED = (
 
 class DamagedCheckpointError(Exception):
     """A checkpoint cannot be read or holds other bits than were saved; the message is a sentence."""
+
+
+class UnusableCheckpointError(UserError):
+    """A checkpoint that is to be read is damaged; the message says what to do."""
 
 
 class Checkpoints:
@@ -171,6 +175,26 @@ def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapp
     return {name: tree["network"] for name, tree in restored.items()}
 
 
+def saved_shapes(workdir: epath.PathLike, step: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a checkpoint's variables by their paths, such as "params/network/visual_cnn/stem/kernel".
+
+    Empty where the checkpoint cannot be read.
+    """
+    try:
+        path = _directory(workdir) / str(step) / "variables"
+        return _shapes(ocp.StandardCheckpointer().metadata(path).item_metadata.tree)
+    except Exception:  # Damaged, which restoring will say.
+        return {}
+
+
+def saved_steps(workdir: epath.PathLike) -> list[int]:
+    """The steps that have a complete checkpoint under `workdir`, ascending."""
+    if not _directory(workdir).exists():
+        return []
+    with _reader(workdir) as manager:
+        return sorted(manager.all_steps())
+
+
 def load_config(workdir: epath.PathLike) -> ConfigDict:
     """Returns the config that the run in `workdir` was started with.
 
@@ -271,12 +295,9 @@ def _items(state: TrainState) -> dict[str, dict[str, Any]]:
 
 def _check_fits(manager: ocp.CheckpointManager, step: int, variables: Mapping[str, Any], partly: bool = False) -> None:
     """Raises `UserError` where a checkpoint has other variables, by name and shape, than are asked for."""
-    try:
-        path = epath.Path(manager.directory) / str(step) / "variables"
-        saved = _shapes(ocp.StandardCheckpointer().metadata(path).item_metadata.tree)
-    except Exception:  # Damaged, which restoring will say.
+    saved, wanted = saved_shapes(epath.Path(manager.directory).parent, step), _shapes(variables)
+    if not saved:
         return
-    wanted = _shapes(variables)
     names = wanted.keys() if partly else wanted.keys() | saved.keys()
     if different := [name for name in sorted(names) if saved.get(name) != wanted.get(name)]:
         name = different[0]
@@ -315,7 +336,7 @@ def _restore_or_end(manager: ocp.CheckpointManager, step: int, argument: Any) ->
     try:
         return _restore(manager, step, {"variables": argument})["variables"]
     except DamagedCheckpointError as error:
-        raise UserError(
+        raise UnusableCheckpointError(
             f"{error} Run main.py on the workdir again, which goes on from the checkpoint before, or remove that step."
         ) from error
 

@@ -7,16 +7,21 @@ mistake that a restart would repeat; `RESTART` or any other, start the same comm
 
 import contextlib
 import os
+import pickle
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.settings import CRASHED, UserError
+
+T = TypeVar("T")
 
 RESTART = 75
 """Exit code of a process that was told to end and has saved its state: EX_TEMPFAIL, "try again"."""
@@ -117,3 +122,15 @@ def first_process_first(what: str) -> Iterator[None]:
     yield
     if jax.process_index() == 0:
         multihost_utils.sync_global_devices(what)
+
+
+def gather(value: T) -> list[T]:
+    """Gives every process the values of all processes, in their order; any Python objects, small enough for memory."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int64(len(data)))
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(data)] = data
+    everything = multihost_utils.process_allgather(padded)
+    return [pickle.loads(part[:size].tobytes()) for part, size in zip(everything, sizes, strict=True)]

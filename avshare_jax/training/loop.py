@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -19,10 +20,12 @@ from avshare_jax.training.goodput import CHECKPOINTS, COMPILATION, DATASET, INPU
 from avshare_jax.training.hosts import RESTART, Preemption
 from avshare_jax.training.metrics import Reporter, duration
 from avshare_jax.training.optimizer import make_optimizer
+from avshare_jax.training.partition import IsTrained, everything
 from avshare_jax.training.profiles import Profiles
 from avshare_jax.training.sharding import check_layout, shard_batch, state_shardings
 from avshare_jax.training.step import Batch, Metrics, Task, TrainState, create_state, make_train_step
 
+MakeOptimizer = Callable[[ConfigDict, int], optax.GradientTransformation]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -37,6 +40,9 @@ def train(
     shown_metrics: Sequence[str] = (),
     measure_input: Callable[[], Mapping[str, float]] = dict,
     preemption: Preemption | None = None,
+    is_trained: IsTrained = everything,
+    make_optimizer: MakeOptimizer = make_optimizer,
+    start_from: Callable[[TrainState], TrainState] = lambda state: state,
     goodput: Goodput | None = None,
     profile_steps: tuple[int, int] | None = None,
 ) -> None:
@@ -57,6 +63,9 @@ def train(
       shown_metrics: names of metrics that the console shows beside the loss.
       measure_input: gives metrics of the input so far, which go to the files with each logged step.
       preemption: what has been listening for a warning that the machine is taken away; by default, from now on.
+      is_trained: which parameters are trained.
+      make_optimizer: from `config.optimizer` and the number of steps.
+      start_from: puts weights that are there already into the freshly initialized state.
       goodput: what has been measuring where the time goes; by default, from now on.
       profile_steps: first and last step of those to write a profile of.
 
@@ -81,7 +90,9 @@ def train(
             with closing(make_batches(start_step)) as batches:
                 batch = shard_batch(next(batches), mesh, config.sharding)
                 try:
-                    state, train_step = prepare(config, task, mesh, batch, checkpoints, goodput)
+                    state, train_step = prepare(
+                        config, task, mesh, batch, checkpoints, goodput, is_trained, make_optimizer, start_from
+                    )
                 except DamagedCheckpointError as damage:
                     aside = checkpoints.set_aside_latest()
                     print(f"{damage} It is now in {aside}; going back to the one before.", flush=True)
@@ -171,11 +182,19 @@ def next_batch(
 
 
 def prepare(
-    config: ConfigDict, task: Task, mesh: Mesh, batch: Batch, checkpoints: Checkpoints, goodput: Goodput
+    config: ConfigDict,
+    task: Task,
+    mesh: Mesh,
+    batch: Batch,
+    checkpoints: Checkpoints,
+    goodput: Goodput,
+    is_trained: IsTrained,
+    make_optimizer: MakeOptimizer,
+    start_from: Callable[[TrainState], TrainState],
 ) -> tuple[TrainState, StepFunction]:
     """Restores or initializes the state, and compiles the step for it."""
     optimizer = make_optimizer(config.optimizer, config.total_steps)
-    create = partial(create_state, task, optimizer)
+    create = partial(create_state, task, optimizer, is_trained=is_trained)
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(create, key, batch)
     sharding = state_shardings(shapes, mesh, config.sharding)
@@ -185,7 +204,7 @@ def prepare(
     if checkpoints.latest_step() is None:
         # What runs once is worth less optimization: on CPUs, it compiles in half the time to the same numbers.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        state = jax.jit(create, out_shardings=sharding, compiler_options=options)(key, batch)
+        state = start_from(jax.jit(create, out_shardings=sharding, compiler_options=options)(key, batch))
     else:
         goodput.turn_to(RESTORE)
         state = checkpoints.restore(
@@ -200,6 +219,7 @@ def prepare(
         rules=config.sharding,
         state_sharding=sharding,
         accumulation_steps=config.memory.accumulation_steps,
+        is_trained=is_trained,
     )
     # Ahead of time, so that neither speed nor ETA count it.
     train_step = train_step.lower(state, batch).compile()

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from avshare_jax.models.placement import BATCH_AXES, Rules, constrain, placement, split_axis
 from avshare_jax.training.mesh import replicated
+from avshare_jax.training.partition import IsTrained, everything, join, split
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -36,7 +37,7 @@ class TrainState:
       step: () int32, batches seen; the next batch is the one with this index.
       params: float32 arrays.
       batch_stats: running statistics of BatchNorm.
-      opt_state: the optimizer's moments and its count of updates.
+      opt_state: the optimizer's moments of what is trained, and its count of updates.
       skipped: () int32, updates left out because the loss or the gradient was not finite.
       skipped_in_a_row: () int32, how many of them in a row up to now.
     """
@@ -54,7 +55,13 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create_state(task: Task, optimizer: optax.GradientTransformation, key: jax.Array, batch: Batch) -> TrainState:
+def create_state(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    batch: Batch,
+    is_trained: IsTrained = everything,
+) -> TrainState:
     """Returns the state before the first step; pure, so that `jax.eval_shape` gives its shapes for free."""
     variables = task.init(key, batch)
     # One array each: a donated state must not hold the same buffer twice.
@@ -62,7 +69,7 @@ def create_state(task: Task, optimizer: optax.GradientTransformation, key: jax.A
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+        opt_state=optimizer.init(split(variables["params"], is_trained)[0]),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
@@ -76,11 +83,12 @@ def train_step(
     optimizer: optax.GradientTransformation,
     seed: int,
     accumulation_steps: int = 1,
+    is_trained: IsTrained = everything,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step on a global batch.
 
-    All randomness comes from `seed` folded with the step. Where the loss or the gradient's norm is not finite, the
-    update is skipped: only the step and the counters move.
+    All randomness comes from `seed` folded with the step. Gradients are taken for what is trained alone. Where the loss
+    or the gradient's norm is not finite, the update is skipped: only the step and the counters move.
 
     Args:
       state: before the step.
@@ -89,31 +97,33 @@ def train_step(
       optimizer: as for `create_state`.
       seed: of the run.
       accumulation_steps: number of parts that the batch is taken in, see `accumulate`.
+      is_trained: which parameters are trained; the others stay as they are.
 
     Returns:
       The new state, and scalar metrics: the task's, `loss`, `grad_norm`, `skipped` and `skipped_in_a_row`.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
+    trained, frozen = split(state.params, is_trained)
 
     def differentiate(batch: Batch, key: jax.Array) -> tuple[tuple[jax.Array, tuple[Metrics, Any]], Any]:
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
             # Parameters that are split come together here. Left to itself, the compiler may split activations alike.
-            params = jax.tree.map(lambda x: constrain(x, ()), params)
+            params = jax.tree.map(lambda x: constrain(x, ()), join(params, frozen))
             return task.loss({"params": params, "batch_stats": state.batch_stats}, batch, key, train=True)
 
-        return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        return jax.value_and_grad(loss_fn, has_aux=True)(trained)
 
     (loss, (metrics, batch_stats)), gradient = accumulate(differentiate, batch, key, accumulation_steps)
     gradient_norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    updated = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
-    current = (state.params, state.batch_stats, state.opt_state)
-    params, batch_stats, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, current)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
+    updated = (optax.apply_updates(trained, updates), batch_stats, opt_state)
+    current = (trained, state.batch_stats, state.opt_state)
+    trained, batch_stats, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, current)
     state = TrainState(
         step=state.step + 1,
-        params=params,
+        params=join(trained, frozen),
         batch_stats=batch_stats,
         opt_state=opt_state,
         skipped=state.skipped + ~finite,
@@ -159,6 +169,7 @@ def make_train_step(
     rules: Rules,
     state_sharding: TrainState,
     accumulation_steps: int = 1,
+    is_trained: IsTrained = everything,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Compiles `train_step` for the mesh; the state is donated.
 
@@ -170,12 +181,19 @@ def make_train_step(
       rules: where activations lie, as for `placement`.
       state_sharding: from `sharding.state_shardings`. The batch lies as `sharding.shard_batch` has put it.
       accumulation_steps: as for `train_step`.
+      is_trained: as for `train_step`.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with placement(mesh, rules):
             return train_step(
-                state, batch, task=task, optimizer=optimizer, seed=seed, accumulation_steps=accumulation_steps
+                state,
+                batch,
+                task=task,
+                optimizer=optimizer,
+                seed=seed,
+                accumulation_steps=accumulation_steps,
+                is_trained=is_trained,
             )
 
     return jax.jit(

@@ -207,6 +207,53 @@ def test_views_that_do_not_fill_a_batch_are_padded(dataset, data_config, workers
     np.testing.assert_array_equal(batches[-1]["frames"][6:], batches[-1]["frames"][:2])
 
 
+def test_training_batches_hold_labels(dataset, data_config):
+    for batch in take(train_batches(dataset, data_config, seed=0, batch_size=4, labeled=True), 5):
+        assert batch["label"].dtype == np.int32
+        videos, *_ = videos_and_times(batch)
+        np.testing.assert_array_equal(batch["label"], videos[:, 0, 0] % 2)
+    with pytest.raises(DatasetError, match="each needs both image and sound and a label"):
+        data_config.train_split = "test"  # whose videos have none
+        train_batches(dataset, data_config, seed=0, batch_size=4, labeled=True)
+
+
+@pytest.mark.parametrize(("modalities", "names"), [(("visual",), {"frames"}), (("audio",), {"log_mel"})])
+def test_one_modality_is_read_alone(dataset, data_config, modalities, names):
+    batches = train_batches(dataset, data_config, seed=0, batch_size=11, modalities=modalities, labeled=True)
+    [batch] = take(batches, 1)
+    assert set(batch) == names | {"label"}
+    if modalities == ("visual",):  # Video 3 has no sound, which does not matter here.
+        assert sorted(np.round(batch["frames"].mean(axis=(1, 2, 3, 4))[:, 0] / 20)) == list(range(11))
+    views = {"short_side": 10, "temporal_views": 2, "spatial_views": 2, "modalities": modalities}
+    for batch in multi_view_batches(dataset, "test", data_config, batch_size=4, **views):
+        assert set(batch) == names | {"label", "video_id", "view", "valid", "has_video", "has_audio"}
+
+
+def test_a_short_sound_does_not_shorten_an_image_that_is_read_alone(dataset, data_config, tmp_path, without_label):
+    record = without_label(dataset.source("train")[0])
+    record["log_mel"] = record["log_mel"][:70]  # 3.5 of 10 seconds
+    write_dataset("short", tmp_path, {"train": [record]}, Contents(dataset.frontend, jpeg_quality=98))
+    opened = open_dataset(tmp_path, "short")
+    starts = {}
+    for modalities in (("visual", "audio"), ("visual",)):
+        batches = take(train_batches(opened, data_config, seed=0, batch_size=1, modalities=modalities), 20)
+        starts[modalities] = max(np.round(batch["frames"][0, 0, 0].mean(axis=(0, 1))[1] / 5) for batch in batches)
+    assert starts["visual", "audio"] <= 3 < 20 < starts[("visual",)]
+
+
+def test_processes_share_the_views(dataset, data_config):
+    views = {"short_side": 10, "temporal_views": 3, "spatial_views": 2, "batch_size": 8}
+    whole = list(multi_view_batches(dataset, "test", data_config, **views))
+    parts = [
+        list(multi_view_batches(dataset, "test", data_config, process_index=index, process_count=2, **views))
+        for index in range(2)
+    ]
+    joined = [
+        {name: np.concatenate([left[name], right[name]]) for name in left} for left, right in zip(*parts, strict=True)
+    ]
+    assert_equal_batches(joined, [{name: np.array(value) for name, value in batch.items()} for batch in whole])
+
+
 def test_several_labels_are_zeros_and_ones(dataset, data_config, tmp_path):
     record = dataset.source("test")[1]
     record = {name: value for name, value in record.items() if name != "label"} | {"source_id": "a"}

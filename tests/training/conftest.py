@@ -72,6 +72,7 @@ def linear_config():
             "optimizer": {
                 "learning_rate": 0.05,
                 "warmup_fraction": 0.25,
+                "decay": "linear",
                 "b1": 0.9,
                 "b2": 0.98,
                 "eps": 1e-8,

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
+from ml_collections import ConfigDict
 
 from avshare_jax.training import optimizer
 
@@ -72,3 +74,50 @@ def test_decay_leaves_out_biases_and_norm_scales():
         "transformer": {"query": {"u": True, "v": True, "bias": False}},
         "bos": True,
     }
+
+
+@pytest.fixture
+def finetuning_config():
+    return ConfigDict(
+        {
+            "learning_rate": 0.1,
+            "network_learning_rate": 0.01,
+            "decay": "cosine",
+            "warmup_fraction": 0.0,
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-6,
+            "weight_decay": 0.3,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "rate", "decays"),
+    [
+        (("network", "visual_cnn", "stem", "kernel"), 0.01, True),
+        (("network", "visual_cnn", "stem_norm", "scale"), 0.01, False),
+        (("network", "audio_cnn", "stage1_block1", "a_norm", "bias"), 0.01, False),
+        (("network", "transformer", "norm", "bias"), 0.01, True),
+        (("clip_head", "classes", "bias"), 0.1, True),
+    ],
+)
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_finetuning_follows_pytorchs_adam(finetuning_config, path, rate, decays, decay):
+    config, total_steps, random = finetuning_config, 12, np.random.default_rng(0)
+    config.decay = decay
+    value = random.normal(size=(3, 2))
+    params = traverse_util.unflatten_dict({path: jnp.asarray(value, jnp.float32)})
+    transformation = optimizer.make_finetuning_optimizer(config, total_steps)
+    state, m, v = transformation.init(params), 0.0, 0.0
+    for t in range(total_steps):
+        gradient = random.normal(size=(3, 2))
+        updates, state = transformation.update(
+            traverse_util.unflatten_dict({path: jnp.asarray(gradient, jnp.float32)}), state, params
+        )
+        params = optax.apply_updates(params, updates)
+        gradient = gradient + decays * config.weight_decay * value
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        left = 0.5 * (1 + np.cos(np.pi * t / total_steps)) if decay == "cosine" else 1 - t / total_steps
+        value = value - rate * left * (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + config.eps)
+        np.testing.assert_allclose(traverse_util.flatten_dict(params)[path], value, rtol=2e-4, atol=1e-5)

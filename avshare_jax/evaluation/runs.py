@@ -1,0 +1,137 @@
+"""Evaluates the run in a workdir, whatever its task is: one checkpoint, or each as it lands."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, saved_steps
+from avshare_jax.training.metrics import Summaries
+
+Evaluate = Callable[[ConfigDict, epath.PathLike, int | None], Mapping[str, Any]]
+
+NOTHING, END = -1, -2
+
+
+def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Mapping[str, Any]:
+    """Evaluates a checkpoint as its run's task asks, and writes its measures to TensorBoard files as well.
+
+    Args:
+      config: `configs/eval.py`.
+      workdir: of the run.
+      step: of the checkpoint; None: the last.
+
+    Returns:
+      What WORKDIR/eval/STEP.json holds.
+
+    Raises:
+      UserError, DatasetError: there is no run or checkpoint, or something does not fit.
+    """
+    if "task" in load_config(workdir):
+        from avshare_jax.evaluation.classify import evaluate
+    else:
+        from avshare_jax.evaluation.evaluate import evaluate
+    evaluation = evaluate(config, workdir, step)
+    if jax.process_index() == 0:
+        write_scalars(workdir, evaluation["step"], dict(scalars(evaluation)))
+    return evaluation
+
+
+def scalars(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yields name and value of the measures of the trained network that are numbers."""
+    groups = {name: evaluation.get(name) for name in ("measures", "heldout", "linear_probe", "retrieval")}
+    for name, value in numbers(groups, ""):
+        if "/random/" not in f"/{name}/" and "/ceiling/" not in f"/{name}/":
+            yield name, value
+
+
+def numbers(tree: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Yields path and value of all finite numbers in nested dictionaries."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from numbers(value, f"{name}/{key}" if name else str(key))
+    elif isinstance(tree, (int, float)) and not isinstance(tree, bool) and np.isfinite(tree):
+        yield name, float(tree)
+
+
+def write_scalars(workdir: epath.PathLike, step: int, values: Mapping[str, float]) -> None:
+    """Writes values to WORKDIR/tensorboard/eval/."""
+    summaries = Summaries(epath.Path(workdir) / "tensorboard" / "eval")
+    summaries.write(step, values)
+    summaries.close()
+
+
+def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = evaluate_run) -> None:
+    """Evaluates each checkpoint that has no evaluation yet, as it lands, until that of the run's last step is done.
+
+    Training may be killed and go on meanwhile, and so may this: what counts is which checkpoints and which files
+    WORKDIR/eval/STEP.json there are. A checkpoint that is removed before its turn, or is damaged, is left out with a
+    line.
+
+    Args:
+      config: `configs/eval.py`; `poll_seconds` between looks.
+      workdir: of the run; it need not be there yet.
+      evaluate: evaluates one checkpoint.
+
+    Raises:
+      UserError, DatasetError: the run cannot be evaluated.
+    """
+    waiting, left_out = False, set()
+    while (step := agreed(next_step(workdir, left_out))) != END:
+        if step == NOTHING:
+            if not waiting:
+                print(f"Waiting for a checkpoint in {workdir} ...", flush=True)
+            waiting = True
+            time.sleep(config.poll_seconds)
+            continue
+        waiting, stamp = False, written_at(workdir, step)
+        try:
+            evaluate(config, workdir, step)
+        except UnusableCheckpointError as error:
+            if step in saved_steps(workdir):
+                print(f"Left out: {error}", flush=True)
+        except Exception:
+            if step in saved_steps(workdir):
+                raise
+        if step not in saved_steps(workdir) and not evaluation_file(workdir, step).exists():
+            print(f"The checkpoint of step {step} was removed before it was read.", flush=True)
+        left_out.add((step, stamp))
+    print("The run has all of its steps, and its last checkpoint is evaluated.", flush=True)
+
+
+def next_step(workdir: epath.PathLike, left_out: set[tuple[int, float]]) -> int:
+    """The first step whose checkpoint has its evaluation to come; `NOTHING` for now; `END` where all is done.
+
+    Args:
+      workdir: of the run.
+      left_out: steps, and when their checkpoints were written, that are not tried again.
+    """
+    if not (epath.Path(workdir) / "config.json").exists():
+        return NOTHING
+    # The total before the checkpoints: it may grow while we look.
+    total, steps = load_config(workdir).total_steps, saved_steps(workdir)
+    for step in steps:
+        if not evaluation_file(workdir, step).exists() and (step, written_at(workdir, step)) not in left_out:
+            return step
+    return END if steps and steps[-1] >= total else NOTHING
+
+
+def evaluation_file(workdir: epath.PathLike, step: int) -> epath.Path:
+    """Where the evaluation of a step is written; it appears last of its files."""
+    return epath.Path(workdir) / "eval" / f"{step}.json"
+
+
+def written_at(workdir: epath.PathLike, step: int) -> float:
+    """When a checkpoint was written, in seconds; 0 where there is none."""
+    path = epath.Path(workdir) / "checkpoints" / str(step)
+    return path.stat().mtime if path.exists() else 0.0
+
+
+def agreed(step: int) -> int:
+    """What process 0 says, in all processes: files appear at different times to different hosts."""
+    return step if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(step)))

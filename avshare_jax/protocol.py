@@ -1,0 +1,137 @@
+"""Runs a downstream protocol whole: trains and tests on each of its splits, and reports mean and standard deviation.
+
+    python -m avshare_jax.protocol --config=configs/finetune_ucf101.py --config.init_from=RUN --workdir=DIR
+
+Split n is run in DIR/split_n as main.py and eval.py would; DIR/protocol.json has what came of all. Given again, the
+command goes on where it was. Tests are those of the config's `test`.
+"""
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from avshare_jax import settings
+from avshare_jax.data.dataset import DatasetError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; by default runs/<name of the config>.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
+
+EVAL_CONFIG = os.path.join(os.path.dirname(__file__), "..", "configs", "eval.py")
+MEASURES = {"top1": "top-1", "top5": "top-5", "mean_average_precision": "mAP"}
+
+
+def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Trains and tests on all splits, as far as that is not done.
+
+    Args:
+      config: made by `recipes.classification`; its `split` is ignored.
+      eval_config: `configs/eval.py`.
+      workdir: of the runs.
+
+    Returns:
+      What protocol.json holds: `splits`, the measures of each, and `mean` and `std` over them, by the choice of
+      modalities and the measure; the standard deviation is that of a sample, None of a single split.
+
+    Raises:
+      UserError, DatasetError: as from training and testing.
+    """
+    import jax
+
+    from avshare_jax.evaluation.runs import evaluate_run, evaluation_file
+    from avshare_jax.training.checkpoints import check_workdir, load_config, replace_text
+    from avshare_jax.training.finetune import finetune
+    from avshare_jax.training.goodput import Goodput
+
+    check_workdir(workdir)
+    found = []
+    for split in range(1, config.num_splits + 1):
+        of_split = config.copy_and_resolve_references()
+        of_split.split = split
+        folder = os.path.join(workdir, f"split_{split}")
+        print(f"\nSplit {split} of {config.num_splits}, in {folder}", flush=True)
+        finetune(of_split, folder, goodput=Goodput())
+        path = evaluation_file(folder, load_config(folder).total_steps)
+        if not path.exists():
+            evaluate_run(eval_config, folder)
+        found.append(json.loads(path.read_text()))
+    result = summarize(found) | {"run": config.name, "init_from": config.init_from}
+    if jax.process_index() == 0:
+        from etils import epath
+
+        replace_text(epath.Path(workdir) / "protocol.json", json.dumps(result, indent=2) + "\n")
+    print(f"\n{format_result(result)}\n\nAll measures: {os.path.join(workdir, 'protocol.json')}", flush=True)
+    return result
+
+
+def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation of the measures of several splits, beside these."""
+    table: dict[str, dict[str, dict[str, float | None]]] = {"mean": {}, "std": {}}
+    for choice in evaluations[0]["measures"]:
+        rows = [evaluation["measures"][choice] for evaluation in evaluations]
+        for name in MEASURES:
+            values = [row.get(name) for row in rows]
+            mean, std = mean_and_deviation(values)
+            table["mean"].setdefault(choice, {})[name] = mean
+            table["std"].setdefault(choice, {})[name] = std
+    splits = [
+        {name: evaluation[name] for name in ("split", "step", "dataset", "measures")} for evaluation in evaluations
+    ]
+    return {"splits": splits, **table}
+
+
+def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of a sample; None where a value is unknown, or there is only one."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None, None
+    return statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None
+
+
+def format_result(result: Mapping[str, Any]) -> str:
+    """Formats mean and standard deviation for the console, and what each split was tested on."""
+    from avshare_jax.evaluation.classification_report import TITLES
+
+    lines = [
+        f"{result['run']}, started from {result['init_from'] or 'random weights'}: {len(result['splits'])} split(s)"
+    ]
+    for split in result["splits"]:
+        data = split["dataset"]
+        lines.append(
+            f"  split {split['split']}: {data['num_classes']} classes, {data['num_videos']:,} videos of "
+            f"{data['split']}, {data['num_skipped']:,} skipped"
+        )
+    for choice, means in result["mean"].items():
+        cells = []
+        for name, title in MEASURES.items():
+            mean, std = means[name], result["std"][choice][name]
+            if mean is not None:
+                cells.append(f"{title} {100 * mean:.1f}" + (f" ± {100 * std:.1f}" if std is not None else "") + " %")
+        lines.append(f"  {TITLES[choice]}: {', '.join(cells)}")
+    return "\n".join(lines)
+
+
+def main(config: ConfigDict) -> None:
+    """Runs the protocol of the config."""
+    if "task" not in config:
+        raise settings.UserError(
+            f"The config {config.name} is of no downstream task: choose one of configs/finetune_*.py."
+        )
+    from avshare_jax.compilation_cache import keep_compiled_programs
+    from avshare_jax.training import hosts
+
+    hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
+    with hosts.ending_together():
+        keep_compiled_programs()
+        eval_config = settings.load_config_file(EVAL_CONFIG)
+        run_protocol(config, eval_config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
+
+
+if __name__ == "__main__":  # Data-reading worker processes import this file.
+    settings.run(main, "configs/finetune_ucf101.py", user_errors=(DatasetError,))

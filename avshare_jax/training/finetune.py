@@ -1,0 +1,308 @@
+"""A downstream run from its config: split, starting weights, classes, plan, training."""
+
+import math
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from avshare_jax.data.batches import train_batches
+from avshare_jax.data.elements import MODALITIES
+from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.mixtures import Mixture, open_mixture
+from avshare_jax.data.unreadable import UnreadableRecords
+from avshare_jax.models import sizes
+from avshare_jax.models.classification import HEADS, WHOLE
+from avshare_jax.objectives.classification import LOSSES, MULTI_LABEL
+from avshare_jax.settings import UserError, check_fields
+from avshare_jax.training import plan
+from avshare_jax.training.checkpoints import (
+    check_workdir,
+    latest_step,
+    load_config,
+    restore_network,
+    saved_shapes,
+)
+from avshare_jax.training.classification import Classification
+from avshare_jax.training.goodput import DATASET, Goodput
+from avshare_jax.training.hosts import Preemption, first_process_first
+from avshare_jax.training.loop import train
+from avshare_jax.training.mesh import make_mesh
+from avshare_jax.training.optimizer import DECAYS, make_finetuning_optimizer
+from avshare_jax.training.profiles import parse_steps
+from avshare_jax.training.sharding import check_layout
+from avshare_jax.training.step import TrainState
+
+SMALLEST = 1e-30
+LIMITS = {
+    **dict.fromkeys(("batch_size", "max_nonfinite_steps", "log_every", "checkpoint_every"), (1, math.inf)),
+    **dict.fromkeys(("checkpoints_kept", "num_splits", "data.num_clips", "data.frames_per_clip"), (1, math.inf)),
+    **dict.fromkeys(("data.frame_stride", "data.mel_frames", "data.crop"), (1, math.inf)),
+    **dict.fromkeys(("test.temporal_views", "test.spatial_views", "test.short_side", "test.crop"), (1, math.inf)),
+    **dict.fromkeys(("seed", "data.num_workers", "data.prefetch", "optimizer.network_learning_rate"), (0, math.inf)),
+    **dict.fromkeys(("epochs", "optimizer.learning_rate"), (SMALLEST, math.inf)),
+    **dict.fromkeys(
+        ("augment.flip", "augment.frequency_mask", "augment.time_mask", "augment.modality_dropout"), (0, 1)
+    ),
+    **dict.fromkeys(("optimizer.warmup_fraction", "data.max_unreadable_share", "task.dropout"), (0, 1)),
+}
+CHOICES = {
+    "model.dtype": ("float32", "bfloat16"),
+    "task.loss.name": tuple(LOSSES),
+    "optimizer.decay": tuple(DECAYS),
+    "test.pool": ("mean", "max"),
+}
+# What may differ from the network that a run starts from.
+OF_NO_SHAPE = ("dtype", "dropout")
+SHOWN_METRICS = ("top1",)
+
+
+def finetune(
+    config: ConfigDict, workdir: epath.PathLike, profile_steps: str | None = None, goodput: Goodput | None = None
+) -> None:
+    """Says what will be done and trains; see `loop.train`.
+
+    Args:
+      config: made by `recipes.classification`.
+      workdir: of the run; one that holds checkpoints of the same task, split and data set is gone on with.
+      profile_steps: `FIRST:LAST`, steps to write a profile of.
+      goodput: what measures where the time goes; by default, from when this process was started.
+
+    Raises:
+      UserError, DatasetError: something in the config does not fit the machine, the data set, the weights to start
+        from, or the workdir.
+    """
+    goodput = goodput or Goodput.of_process()
+    preemption = Preemption()  # Before anything that takes long.
+    profiled = parse_steps(profile_steps)
+    check_workdir(workdir)
+    config = with_split(config)
+    check_ranges(config)
+    mesh = make_mesh(config.mesh)
+    check_layout(config, mesh)
+    config.model = starting_model(config, workdir)
+    check_positions(config)
+    goodput.turn_to(DATASET)
+    with first_process_first("data set"):
+        mixture = open_mixture(config.data)
+    config = with_classes_and_steps(config, mixture, workdir)
+    task = Classification(config)
+    check_frozen(config, task)
+    print(plan.describe_run(config, workdir, mesh, task), flush=True)
+    print(plan.describe_dataset(config, mixture), flush=True)
+    print(describe_start(config), flush=True)
+    unreadable = UnreadableRecords(config.data.max_unreadable_share)
+
+    def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        return train_batches(
+            mixture,
+            config.data,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            unreadable=unreadable,
+            modalities=tuple(config.task.modalities),
+            labeled=True,
+        )
+
+    train(
+        config,
+        workdir,
+        task=task,
+        make_batches=make_batches,
+        dataset_identity={"name": mixture.name, "fingerprint": mixture.fingerprint},
+        mesh=mesh,
+        shown_metrics=SHOWN_METRICS,
+        measure_input=lambda: {"unreadable_records": len(unreadable)},
+        preemption=preemption,
+        goodput=goodput,
+        profile_steps=profiled,
+        is_trained=task.is_trained,
+        make_optimizer=make_finetuning_optimizer,
+        start_from=lambda state: load_network(config, state),
+    )
+    print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
+
+
+def with_split(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of the config in which the data set's splits are those of `config.split`; `UserError` if none."""
+    config = config.copy_and_resolve_references()
+    if not 1 <= config.split <= config.num_splits:
+        raise UserError(f"config.split={config.split} must be between 1 and config.num_splits={config.num_splits}.")
+    for name in ("train_split", "eval_split"):
+        config.data[name] = config.data[name].replace("{split}", str(config.split))
+    return config
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raises `UserError` where a field is outside of what it can mean, whatever the data set is."""
+    check_fields(config, LIMITS, CHOICES)
+    task = config.task
+    modalities = tuple(task.modalities)
+    if modalities not in (MODALITIES, *((name,) for name in MODALITIES)):
+        raise UserError(f"config.task.modalities={modalities} must be ('visual', 'audio') or one of the two.")
+    if not task.heads or set(task.heads) - set(HEADS):
+        raise UserError(f"config.task.heads={tuple(task.heads)} must be one or both of {', '.join(HEADS)}.")
+    if len(modalities) == 1 and config.augment.modality_dropout:
+        raise UserError("config.augment.modality_dropout takes one of two modalities, but the task has one: use 0.")
+    if config.test.crop > config.test.short_side:
+        raise UserError(
+            f"config.test.crop={config.test.crop} must be at most config.test.short_side={config.test.short_side}."
+        )
+    if ("margin" in task.loss) != (task.loss.name == "multi_margin"):
+        raise UserError(
+            f"config.task.loss={dict(task.loss)}: the loss multi_margin has a margin, and no other has one."
+        )
+
+
+def starting_model(config: ConfigDict, workdir: epath.PathLike) -> ConfigDict:
+    """Returns the sizes of the network: those of `config.init_from`, or else `config.model`.
+
+    Raises:
+      UserError: there is nothing to start from, or `config.model` asks for another architecture.
+    """
+    if config.init_from is None:
+        return config.model
+    source = recorded_config(workdir)
+    if source is None or source.init_from != config.init_from:
+        source = load_config(epath.Path(config.init_from).expanduser())
+    model, base = source.model.copy_and_resolve_references(), sizes.base()
+    for name in OF_NO_SHAPE:
+        if config.model[name] != base[name]:
+            model[name] = config.model[name]
+    # As plain values: configs that came from files differ in more than their values.
+    asked, there, default = config.model.to_dict(), model.to_dict(), base.to_dict()
+    for name, value in asked.items():
+        if name != "positions" and value != default[name] and value != there.get(name):
+            raise UserError(
+                f"The network in config.init_from={config.init_from} is of another architecture: config.model.{name} "
+                f"is {there.get(name)} there and {value} here. Leave config.model out, or choose another."
+            )
+    return model
+
+
+def recorded_config(workdir: epath.PathLike) -> ConfigDict | None:
+    """The config that a downstream run in this workdir was started with; None if there is none."""
+    if not (epath.Path(workdir) / "config.json").exists():
+        return None
+    config = load_config(workdir)
+    return config if "task" in config else None
+
+
+def check_positions(config: ConfigDict) -> None:
+    """Raises `UserError` where the Transformers have too few positions for the clips."""
+    model, data = config.model, config.data
+    if "tokens" in config.task.heads and model.positions <= data.num_clips:
+        raise UserError(
+            f"config.data.num_clips={data.num_clips} is too many: the network has {model.positions} positions, one of "
+            "them for BOS."
+        )
+
+
+def with_classes_and_steps(config: ConfigDict, mixture: Mixture, workdir: epath.PathLike) -> ConfigDict:
+    """Returns a copy of the config with the data set's classes, and the number of steps that its epochs have.
+
+    Raises:
+      DatasetError: the data set has no labels, other ones than the task needs, or no video to train on.
+      UserError: its classes are not those of the config or of the run in the workdir.
+    """
+    config = config.copy_and_resolve_references()
+    check_labels(mixture, multi_label=config.task.loss.name in MULTI_LABEL)
+    class_names = mixture.datasets[0].class_names
+    recorded = recorded_config(workdir)
+    where = {
+        f"the run in {workdir}": recorded.task.class_names if recorded else (),
+        "the config": config.task.class_names,
+    }
+    for owner, known in where.items():
+        if known:
+            check_classes(mixture.name, class_names, known, owner)
+    config.task.class_names = class_names
+    num_videos = mixture.num_videos(config.data.train_split)
+    if not num_videos:
+        raise DatasetError(f"The split {config.data.train_split} of the data set {mixture.name} is empty.")
+    if config.total_steps is None:
+        config.total_steps = max(1, round(config.epochs * num_videos / config.batch_size))
+    check_fields(config, {"total_steps": (1, math.inf)})
+    return config
+
+
+def check_labels(mixture: Mixture, multi_label: bool) -> None:
+    """Raises `DatasetError` where data sets have no labels, not of the kind that is needed, or not all the same."""
+    for dataset in mixture.datasets:
+        if len(dataset.class_names) < 2:
+            found = "no labels" if not dataset.class_names else "a single class"
+            raise DatasetError(
+                f"The data set {dataset.directory} has {found}: classification needs at least two classes."
+            )
+        if dataset.multi_label != multi_label:
+            kind = "several labels" if dataset.multi_label else "one label"
+            raise DatasetError(
+                f"Records of the data set {dataset.directory} have {kind}, which config.task.loss.name does not "
+                "fit: binary_cross_entropy is for several labels, the other losses are for one."
+            )
+        first = mixture.datasets[0]
+        if dataset.class_names != first.class_names:
+            check_classes(dataset.name, dataset.class_names, first.class_names, f"the data set {first.name}")
+
+
+def check_classes(name: str, found: tuple[str, ...], known: tuple[str, ...], owner: str) -> None:
+    """Raises `UserError` where the classes of the data set `name` are not those that `owner` knows."""
+    if len(found) != len(known):
+        raise UserError(
+            f"The data set {name} has {len(found)} classes, but {owner} has {len(known)}: they must be the same."
+        )
+    for number, (ours, theirs) in enumerate(zip(found, known, strict=True)):
+        if ours != theirs:
+            raise UserError(
+                f"The classes of the data set {name} are not those of {owner}: number {number} is {ours!r} in the data "
+                f"set and {theirs!r} there."
+            )
+
+
+def check_frozen(config: ConfigDict, task: Classification) -> None:
+    """Raises `UserError` where a part that is to be frozen is none of the network's."""
+    params = jax.eval_shape(task.init, jax.random.key(0), plan.abstract_batch(config))["params"]
+    if unknown := set(config.task.frozen) - {WHOLE, *params[WHOLE]}:
+        raise UserError(
+            f"config.task.frozen names {', '.join(sorted(unknown))}, which the network does not have: its parts are "
+            f"{', '.join(sorted(params[WHOLE]))}, and {WHOLE} means all of them."
+        )
+
+
+def describe_start(config: ConfigDict) -> str:
+    """The line of the plan that says where weights come from."""
+    frozen = ", ".join(config.task.frozen)
+    start = f"the weights in {config.init_from}" if config.init_from else "random weights"
+    return f"  The network starts from {start}; {f'frozen: {frozen}' if frozen else 'all that is used is trained'}."
+
+
+def load_network(config: ConfigDict, state: TrainState) -> TrainState:
+    """Returns the state with the network's weights from `config.init_from`, laid out as they are in the state.
+
+    Raises:
+      UserError: there is no checkpoint, or it lacks parts that the task needs, or has them of another shape.
+    """
+    if config.init_from is None:
+        return state
+    source = str(epath.Path(config.init_from).expanduser())
+    if (step := latest_step(source)) is None:
+        raise UserError(f"The run in config.init_from={config.init_from} has no checkpoint yet: train it further.")
+    present = {tuple(path.split("/")[:3]) for path in saved_shapes(source, step)}
+    if missing := [part for part in state.params[WHOLE] if ("params", WHOLE, part) not in present]:
+        raise UserError(
+            f"The network in config.init_from={config.init_from} has no {', '.join(missing)}, which {config.name} "
+            "needs: it was trained for something else. Choose another."
+        )
+    network = {"params": state.params[WHOLE], "batch_stats": state.batch_stats[WHOLE]}
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), network)
+    restored = restore_network(source, step, shapes)
+    print(f"Starting from step {step} of {config.init_from}.", flush=True)
+    return state.replace(
+        params=state.params | {WHOLE: restored["params"]},
+        batch_stats=state.batch_stats | {WHOLE: restored["batch_stats"]},
+    )

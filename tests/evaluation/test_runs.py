@@ -1,0 +1,112 @@
+"""Watching a training: each checkpoint is evaluated once, whatever happens to the training meanwhile."""
+
+import shutil
+import threading
+
+import pytest
+
+from avshare_jax.evaluation import runs
+from avshare_jax.settings import UserError
+from avshare_jax.training import checkpoints, loop, mesh
+from tests.training.conftest import LinearTask, StepBatches
+from tests.training.conftest import linear_config as linear_config  # a fixture
+from tests.transfer import evaluation_config
+
+
+@pytest.fixture
+def train(linear_config, tmp_path):
+    def run(bad=(), **changes):
+        config = linear_config.copy_and_resolve_references()
+        config.update(checkpoints_kept=10, checkpoint_every=2)
+        config.update(changes)
+        loop.train(
+            config,
+            tmp_path / "run",
+            task=LinearTask(),
+            make_batches=StepBatches(bad),
+            dataset_identity={"name": "lines", "fingerprint": "1"},
+            mesh=mesh.make_mesh(config.mesh),
+        )
+
+    return run
+
+
+class Evaluator:
+    """Notes what it is asked for, and writes what evaluation writes."""
+
+    def __init__(self):
+        self.steps = []
+
+    def __call__(self, config, workdir, step):
+        self.steps.append(step)
+        path = runs.evaluation_file(workdir, step)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+
+
+def test_each_checkpoint_is_evaluated_once_across_restarts_of_both(train, tmp_path, capsys):
+    evaluator = Evaluator()
+    arguments = (evaluation_config(), tmp_path / "run", evaluator)
+    watcher = threading.Thread(target=runs.watch, args=arguments)
+    watcher.start()  # Before the run is there.
+    with pytest.raises(UserError):  # The training ends early ...
+        train(bad=(4, 5, 6))
+    assert watcher.is_alive()
+    train()  # ... and goes on.
+    watcher.join(timeout=60)
+    assert not watcher.is_alive()
+    assert sorted(evaluator.steps) == [2, 4, 6, 8]
+    runs.watch(*arguments)  # Started again, it has nothing to do.
+    assert len(evaluator.steps) == 4
+    (runs.evaluation_file(tmp_path / "run", 6)).unlink()
+    runs.watch(*arguments)
+    assert evaluator.steps[4:] == [6]
+    said = capsys.readouterr().out
+    assert "Waiting for a checkpoint" in said and "last checkpoint is evaluated" in said
+
+
+def test_a_checkpoint_that_goes_away_or_is_damaged_is_left_out(train, tmp_path, capsys):
+    train()
+    evaluator = Evaluator()
+
+    def evaluate(config, workdir, step):
+        if step == 2:
+            shutil.rmtree(workdir / "checkpoints" / "2")
+            raise FileNotFoundError("no such file")
+        if step == 4:
+            raise checkpoints.UnusableCheckpointError("The checkpoint of step 4 is damaged.")
+        evaluator(config, workdir, step)
+
+    runs.watch(evaluation_config(), tmp_path / "run", evaluate)
+    assert evaluator.steps == [6, 8]
+    said = capsys.readouterr().out
+    assert "step 2 was removed before it was read" in said and "Left out: The checkpoint of step 4" in said
+
+
+def test_mistakes_end_it(train, tmp_path):
+    train()
+
+    def evaluate(config, workdir, step):
+        raise UserError("There is no data set.")
+
+    with pytest.raises(UserError, match="no data set"):
+        runs.watch(evaluation_config(), tmp_path / "run", evaluate)
+
+
+def test_measures_become_scalars():
+    evaluation = {
+        "step": 3,
+        "measures": {"both": {"top1": 0.5, "top5": None}},
+        "heldout": {"num_videos": 4, "trained": {"loss": 1.0}, "random": {"loss": 2.0}},
+    }
+    assert dict(runs.scalars(evaluation)) == {
+        "measures/both/top1": 0.5,
+        "heldout/num_videos": 4.0,
+        "heldout/trained/loss": 1.0,
+    }
+
+
+def test_scalars_are_written(tmp_path):
+    runs.write_scalars(tmp_path, 3, {"measures/both/top1": 0.5})
+    [path] = (tmp_path / "tensorboard" / "eval").iterdir()
+    assert b"measures/both/top1" in path.read_bytes()
