@@ -162,7 +162,8 @@ def test_esc50_by_folds(results, folder):
     assert evaluation["overlap"]["pretrained_on"] == "kinetics_sounds"
     assert evaluation["overlap"]["overlapping_videos"] == 0
     assert first["mean"]["audio"]["top1"] == pytest.approx(np.mean(top1))
-    assert np.mean(top1) >= 0.6  # chance: 0.25
+    # Chance: 0.25 both.
+    assert np.mean(top1) >= 0.5 and first["mean"]["audio"]["mean_average_precision"] >= 0.7
     assert first["std"]["audio"]["top1"] == pytest.approx(np.std(top1, ddof=1))
 
 
