@@ -310,8 +310,8 @@ def open_evaluated(run_config: ConfigDict, workdir: epath.Path, trained_on: Mapp
       trained_on: `name` and `fingerprint` of the data set it was trained on; None for imported weights.
 
     Raises:
-      UserError: imported weights without a data set, without classes to tell apart, or with too many clips; or a data
-        set of the name that was trained on, but with another fingerprint.
+      UserError: imported weights without a data set or with too many clips; or a data set of the name that was trained
+        on, but with another fingerprint.
     """
     data = run_config.data
     if data.name is None:
@@ -326,11 +326,6 @@ def open_evaluated(run_config: ConfigDict, workdir: epath.Path, trained_on: Mapp
         )
     dataset = open_dataset(data.data_dir, dataset_names(data.name)[0])
     check_frontend(dataset, data.frontend)
-    if trained_on["name"] is None and len(dataset.class_names) < 2:
-        raise UserError(
-            f"The data set {dataset.name} has no classes, and of imported weights, which have no pretraining heads, "
-            "only linear probes can be measured: choose one with classes."
-        )
     if (fingerprint := trained_fingerprint(trained_on, dataset.name)) not in (None, dataset.fingerprint):
         raise UserError(
             f"The run in {workdir} was trained on a data set with fingerprint {fingerprint}, but "

@@ -221,7 +221,9 @@ def plot_probes(probe: Mapping[str, Any], neighbors: Mapping[str, Any], path: ep
         if any(level is not None for found in targets.values() for level in found["ceiling"]["cnn"].values()):
             handles.append(Line2D([], [], color=CEILING, linewidth=2, label="ceiling of what the part can know"))
         handles.append(Line2D([], [], color=INK, marker="|", linestyle="", label="95 % interval"))
-        handles.append(Line2D([], [], color=INK, marker="D", linestyle="", markersize=4, label="nearest neighbors"))
+        handles.append(
+            Line2D([], [], color="white", marker="D", markeredgecolor=INK, linestyle="", label="nearest neighbors")
+        )
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         figure.get_layout_engine().set(hspace=0.06)
         _save(figure, path)
@@ -237,7 +239,7 @@ def _draw_probe(axes: Axes, found: Mapping[str, Any], neighbors: Mapping[str, An
         for place, share, error in zip(places, shares, errors[1], strict=True):
             axes.text(place, 100 * share + error + 1.5, f"{100 * share:.0f}", ha="center", fontsize=8.5, bbox=LABEL_BOX)
         votes = [100 * neighbors[name][layer][part] for part in PARTS]
-        axes.plot(places + 0.1, votes, "D", color=color, markersize=5, markeredgecolor=INK, zorder=3)
+        axes.plot(places + 0.1, votes, "D", color="white", markersize=5, markeredgecolor=INK, zorder=3)
     axes.axhline(100 * found["chance"], color=INK, linewidth=1, linestyle=DOTTED)
     for place, part in enumerate(PARTS):
         ceiling = found["ceiling"][layer][part]

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, saved_steps
-from avshare_jax.training.metrics import Summaries
+from avshare_jax.training.metrics import open_summaries
 
 Evaluate = Callable[[ConfigDict, epath.PathLike, int | None], Mapping[str, Any]]
 
@@ -61,8 +61,8 @@ def numbers(tree: Any, name: str) -> Iterator[tuple[str, float]]:
 
 def write_scalars(workdir: epath.PathLike, step: int, values: Mapping[str, float]) -> None:
     """Writes values to WORKDIR/tensorboard/eval/."""
-    summaries = Summaries(epath.Path(workdir) / "tensorboard" / "eval")
-    summaries.write(step, values)
+    summaries = open_summaries(epath.Path(workdir) / "tensorboard" / "eval")
+    summaries.write_scalars(step, values)
     summaries.close()
 
 

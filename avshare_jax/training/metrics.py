@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +9,6 @@ from typing import Any
 import jax
 from etils import epath
 from ml_collections import ConfigDict
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import replace_text
@@ -91,43 +86,30 @@ class MetricsFiles:
         path = epath.Path(workdir) / "metrics.jsonl"
         replace_text(path, "".join(kept_lines(path, start_step)))
         self._lines = path.open("a")
-        self._summaries = Summaries(epath.Path(workdir) / "tensorboard")
+        self._folder, self._summaries = epath.Path(workdir) / "tensorboard", None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one step's values; those that are not finite become null in `metrics.jsonl`."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
-        self._summaries.write(step, values)
+        # The library brings in TensorFlow, which takes seconds: not before the first step is on its way.
+        self._summaries = self._summaries or open_summaries(self._folder)
+        self._summaries.write_scalars(step, values)
+        self._summaries.flush()
 
     def close(self) -> None:
         """Writes what is buffered."""
         self._lines.close()
-        self._summaries.close()
+        if self._summaries:
+            self._summaries.close()
 
 
-class Summaries:
-    """A file of scalars for TensorBoard, written without TensorFlow, whose import takes seconds."""
+def open_summaries(folder: epath.PathLike) -> Any:
+    """Returns a writer of TensorBoard files in `folder`, clu's `SummaryWriter`; it imports TensorFlow."""
+    from clu import metric_writers
 
-    def __init__(self, folder: epath.Path):
-        """Begins a new file in `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter((folder / name).open("ab"))
-        self._write(file_version="brain.Event:2")
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one step's values."""
-        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write(step=step, summary=Summary(value=scalars))
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._records.close()
-
-    def _write(self, **event: Any) -> None:
-        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
-        self._records.flush()
+    return metric_writers.SummaryWriter(str(folder))
 
 
 def kept_lines(path: epath.Path, last_step: int) -> list[str]:

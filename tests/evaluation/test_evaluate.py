@@ -248,10 +248,10 @@ def test_a_run_on_several_data_sets_is_evaluated_on_the_first(config, tmp_path, 
         evaluation.open_evaluated(run_config, tmp_path, trained_on)
 
 
-def test_imported_weights_need_classes(config, imported_workdir, dataset):
+def test_imported_weights_can_be_measured_without_classes(config, imported_workdir, dataset):
+    """There is retrieval by features then."""
     config.data.name, dataset.class_names = "demo", ()
-    with pytest.raises(UserError, match="has no classes"):
-        evaluation.open_run(config, imported_workdir)
+    assert evaluation.open_run(config, imported_workdir).dataset is dataset
 
 
 def test_a_run_can_be_evaluated_on_another_data_set_and_other_clips(config, workdir, dataset):

@@ -101,7 +101,7 @@ def test_page_of_imported_weights(tmp_path, made_up_evaluation):
 def test_page_says_what_is_missing_and_what_pretraining_has_seen(tmp_path, made_up_evaluation):
     evaluation = made_up_evaluation | {"heldout": None, "retrieval": None}
     evaluation["overlap"] = Overlap("k700", 90, 40, frozenset({"a", "b"})).to_json(excluded=False)
-    text = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {}).read_text()
+    text = write_report(epath.Path(tmp_path), evaluation, [], {}, [], {}, {}).read_text()
     assert "2 of the split&#x27;s 40 videos are, by their ids, among the 90 of pretraining (k700)" in text
     assert "8 classes" in text and "2 were rejected" in text and "files of 3 videos" in text
 

@@ -8,6 +8,7 @@ import time
 import pytest
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from avshare_jax.training import metrics
 from avshare_jax.training.goodput import CHECKPOINTS, INPUT, STEPS, Goodput
@@ -23,19 +24,25 @@ def test_resumed_log_drops_later_and_broken_lines(tmp_path):
     assert path.read_text() == "".join(lines[:3]) + '{"step": 4, "loss": 0.5, "skipped": null}\n'
 
 
-def test_tensorboard_reads_what_is_written_without_tensorflow(tmp_path):
-    summaries = metrics.Summaries(epath.Path(tmp_path))
+def test_tensorboard_reads_a_run_that_goes_on(tmp_path):
+    files = metrics.MetricsFiles(tmp_path, start_step=0)
     for step in (20, 40):
-        summaries.write(step, {"loss": 1 / step, "mep/chance": float("nan")})
-    # Read as it is while the run goes on.
-    found = EventAccumulator(str(tmp_path)).Reload()
-    assert found.Tags()["scalars"] == ["loss", "mep/chance"]
-    assert [(event.step, event.value) for event in found.Scalars("loss")] == [
+        files.write(step, {"loss": 1 / step, "mep/chance": float("nan")})
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, float(make_ndarray(event.tensor_proto))) for event in found.Tensors("loss")] == [
         (20, pytest.approx(0.05)),
         (40, pytest.approx(0.025)),
     ]
-    summaries.close()
-    code = "import sys, avshare_jax.training.run; sys.exit('tensorflow' in sys.modules)"
+    files.close()
+
+
+def test_tensorflow_is_not_imported_before_there_is_something_to_log(tmp_path):
+    code = (
+        "import sys, avshare_jax.training.run as _\n"
+        "from avshare_jax.training.metrics import MetricsFiles\n"
+        f"MetricsFiles({str(tmp_path)!r}, start_step=0).close()\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
