@@ -210,15 +210,24 @@ def _cost_lines(config: ConfigDict, mesh: Mesh, cost: Cost) -> Iterator[str]:
 
 
 def describe_collectives(collectives: Iterable[Collective]) -> str:
-    """A table with one line for each kind, shape and source, the largest first, and the total."""
+    """A table with one line for each kind, shape and source, the largest first, and the total.
+
+    The smallest ones, which together are less than a hundredth of all bytes, share one line: two sums for each
+    BatchNorm would be most of the table.
+    """
     together: Counter[tuple[str, str, int, str]] = Counter()
     for one in collectives:
         shapes = " ".join(map(str, one.shapes[:3])) + " ..." * (len(one.shapes) > 3)
         together[one.kind, shapes, one.bytes, _place(one.source)] += one.times
     lines = [f"{'times':>6} {'bytes each':>13}  {'kind':20}{'shape on a device':34}for"]
+    left = total = sum(size * times for (_, _, size, _), times in together.items())
+    left_times = sum(together.values())
     for (kind, shapes, size, source), times in sorted(together.items(), key=lambda item: -item[0][2]):
+        if left < total / 100:
+            lines.append(f"{left_times:6,} {left:13,}  others, together")
+            break
         lines.append(f"{times:6,} {size:13,}  {kind:20}{shapes:34}{source}")
-    total = sum(size * times for (_, _, size, _), times in together.items())
+        left, left_times = left - size * times, left_times - times
     return "\n".join([*lines, f"{sum(together.values()):6,} {total:13,}  in all"])
 
 

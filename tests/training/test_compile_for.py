@@ -104,6 +104,12 @@ def test_collectives_that_are_alike_are_joined_and_add_up():
     assert lines[-1].split()[1:] == [f"{6 * 32 + 3 * 8:,}", "in", "all"]
 
 
+def test_the_many_small_collectives_share_a_line():
+    lines = describe_collectives([all_reduce(10_000), all_reduce(2), all_reduce(1)]).splitlines()
+    assert [line.split()[0] for line in lines] == ["times", "3", "6", "9"]
+    assert lines[2].split()[1:] == ["36", "others,", "together"]
+
+
 def test_too_much_for_the_memory_is_a_sentence_that_says_what_to_change():
     config = get_config()
     config.memory.remat = "blocks"
