@@ -40,11 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     settings.quiet_libraries()
     if not flags.FLAGS.is_parsed():  # Grain's worker processes want absl's flags parsed, of which there are none here.
         flags.FLAGS(sys.argv[:1])
+    if options.json and not options.json.parent.is_dir():
+        sys.exit(f"error: --json={options.json} is in a folder that does not exist: make it first.")
     module = PARTS[options.part]
     machine = describe_machine(module.LIBRARIES)
     try:
         results = module.measure(options)
-    except settings.UserError as error:
+    except (settings.UserError, OSError) as error:
         sys.exit(f"error: {error}")
     print(format_table(machine, results))
     if options.json:

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
 from avshare_jax.benchmark.figures import Figures, spread, timed
-from avshare_jax.benchmark.states import abstract_state_and_batch, random_state
+from avshare_jax.benchmark.states import abstract_state_and_batch, load_pretraining_config, random_state
 from avshare_jax.training.checkpoints import Checkpoints
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.mesh import make_mesh
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Figures]:
     """Saves and restores a state of the config's size."""
-    config = settings.load_config_file(options.config)
+    config = load_pretraining_config(options.config)
     return {options.config: measure_config(config, options.directory, options.repeats)}
 
 

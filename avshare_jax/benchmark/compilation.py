@@ -9,9 +9,8 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
 from avshare_jax.benchmark.figures import Figures, spread
-from avshare_jax.benchmark.states import abstract_state_and_batch
+from avshare_jax.benchmark.states import abstract_state_and_batch, load_pretraining_config
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.optimizer import make_optimizer
 from avshare_jax.training.pretraining import Pretraining
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Figures]:
     """Compiles each config's step `options.repeats` times into an empty cache, and as often from it."""
-    return {path: measure_config(settings.load_config_file(path), options.repeats) for path in options.configs}
+    return {path: measure_config(load_pretraining_config(path), options.repeats) for path in options.configs}
 
 
 def measure_config(config: ConfigDict, repeats: int) -> Figures:

@@ -17,8 +17,9 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from avshare_jax import models, settings
+from avshare_jax import models
 from avshare_jax.benchmark.figures import Figures, positive, spread
+from avshare_jax.benchmark.states import load_pretraining_config
 from avshare_jax.models.audio_cnn import AudioCNN
 from avshare_jax.models.convolution import Counted
 from avshare_jax.models.transformer import TRANSFORMERS
@@ -80,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Figures]:
     """Compiles each part and calls it `options.calls` times in each of `options.repeats` turns, after a first one."""
-    config = settings.load_config_file(options.config)
+    config = load_pretraining_config(options.config)
     return {part.name: measure_part(part, options.calls, options.repeats) for part in parts_of(config)}
 
 

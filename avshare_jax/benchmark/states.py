@@ -7,11 +7,21 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from avshare_jax import settings
+from avshare_jax.settings import UserError
 from avshare_jax.training import plan
 from avshare_jax.training.optimizer import make_optimizer
 from avshare_jax.training.pretraining import Pretraining
 from avshare_jax.training.sharding import batch_shardings, state_shardings
 from avshare_jax.training.step import Batch, TrainState, create_state
+
+
+def load_pretraining_config(path_and_variant: str) -> ConfigDict:
+    """Reads FILE.py[:VARIANT]; `UserError` where there is none, or where it is that of a downstream task."""
+    config = settings.load_config_file(path_and_variant)
+    if "task" in config:
+        raise UserError(f"{path_and_variant} is a downstream task; what is measured here is pretraining.")
+    return config
 
 
 def abstract_state_and_batch(config: ConfigDict, mesh: Mesh) -> tuple[TrainState, Batch]:

@@ -10,7 +10,7 @@ class Chip(NamedTuple):
       memory: bytes of main memory (HBM).
       flops: floating-point operations a second, of matrix products in bfloat16.
       bandwidth: bytes a second to and from main memory.
-      exchange: bytes a second to other devices, over all links.
+      exchange: bytes a second to other devices, over all links, in both directions together.
     """
 
     memory: float

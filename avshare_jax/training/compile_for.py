@@ -233,6 +233,8 @@ def describe_collectives(collectives: Iterable[Collective]) -> str:
 
 def main(config: ConfigDict) -> None:
     """Prints cost and collectives of a config on a topology."""
+    if "task" in config:
+        raise UserError("Only pretraining is compiled for other machines, and --config is that of a downstream task.")
     mesh = make_mesh(config.mesh, devices_of(flags.FLAGS.topology))
     print(f"Compiling for {mesh.size} x {mesh.devices.flat[0].device_kind} ...", flush=True)
     cost = measure(config, mesh)

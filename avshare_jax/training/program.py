@@ -171,10 +171,7 @@ class Program:
             for instruction in computation.values():
                 kind = instruction.opcode.removesuffix("-start")
                 if kind in COLLECTIVES and self.runs[name]:
-                    shapes = instruction.shapes
-                    # What starts an asynchronous operation returns operands and results.
-                    if instruction.opcode != kind and len(shapes) > 1:
-                        shapes = shapes[len(shapes) // 2 :]
+                    shapes = _exchanged(instruction, kind, computation)
                     found.append(Collective(kind, shapes, self.runs[name], instruction.source))
         return found
 
@@ -233,7 +230,7 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: one of `COLLECTIVES`.
-      shapes: of what one device gets; several where the compiler has joined operations.
+      shapes: of what one device gets, or gives to a reduce-scatter; several where the compiler has joined operations.
       times: how often it runs.
       source: the operation of the traced program that it is for.
     """
@@ -264,6 +261,18 @@ def _parse_instruction(line: str) -> Instruction | None:
     shapes = tuple(_parse_shape(match) for match in _SHAPE.finditer(types))
     called = tuple(name.strip("% ") for names in _CALLED.findall(rest) for name in names.split(","))
     return Instruction(found[2], opcode[1], shapes, operands, called, rest, bool(found[1]))
+
+
+def _exchanged(instruction: Instruction, kind: str, computation: Computation) -> tuple[Shape, ...]:
+    """The arrays of a collective: what a device gets, or what it gives where it gets back a part of that."""
+    shapes = instruction.shapes
+    if kind == "reduce-scatter":
+        return tuple(shape for name in instruction.operands for shape in computation[name].shapes)
+    if instruction.opcode == "all-gather-start" and len(shapes) > 1:  # Returns operands and results.
+        return shapes[len(shapes) // 2 :]
+    if instruction.opcode == "collective-permute-start":  # Returns operand, result, and what it counts with.
+        return shapes[1:2]
+    return shapes
 
 
 def _closing(text: str) -> int:

@@ -49,7 +49,11 @@ ENTRY %main (batch: u8[4]) -> f32[] {
   %five = s32[] while(%t), condition=%less_than_three, body=%outer, backend_config={"known_trip_count":{"n":"5"}}
   %start = (f32[2,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%w), dimensions={0}, metadata={op_name="jit(step)/gather"}
   %done = f32[16,8]{1,0} all-gather-done(%start)
-  %fetch = (u8[4,3,10,128]{3,1,2,0:T(8,128)S(1)}, u8[4,3,10,128]{3,1,2,0:T(8,128)}, u32[]) copy-start(%images)
+  %sums = (f32[1024]{0}, f32[512]{0}) all-reduce-start(%w, %w), to_apply=%add
+  %passed = (f32[256]{0}, f32[256]{0}, u32[], u32[]) collective-permute-start(%w), source_target_pairs={{0,1}}
+  %parts = f32[1,2]{1,0} reduce-scatter(%w), dimensions={1}, to_apply=%add
+  %rows = u8[9,128]{1,0:T(8,128)} parameter(5)
+  %fetch = (u8[9,128]{1,0:T(8,128)S(1)}, u8[9,128]{1,0:T(8,128)}, u32[]) copy-start(%rows), metadata={op_name="a copy"}
   %big = f32[16,512]{1,0:T(8,128)} parameter(3)
   %row = s32[] parameter(4)
   %part = f32[1,512]{1,0:T(8,128)} fusion(%big, %row), kind=kLoop, calls=%read_a_part, metadata={op_name="a part"}
@@ -69,9 +73,12 @@ def test_collectives_with_what_loops_repeat(program):
         ("all-to-all", ("bf16[1,4]", "bf16[1,4]"), 15, "jit(step)/while/body/sort"),
         ("all-reduce", ("f32[64,2]", "f32[]"), 5, "jit(step)/cnn/conv"),
         ("all-gather", ("f32[16,8]",), 1, "jit(step)/gather"),
+        ("all-reduce", ("f32[1024]", "f32[512]"), 1, ""),
+        ("collective-permute", ("f32[256]",), 1, ""),
+        ("reduce-scatter", ("f32[2,8]",), 1, ""),
     ]
-    assert [one.elements for one in program.collectives()] == [4, 128, 128]
-    assert [one.bytes for one in program.collectives()] == [16, 516, 512]
+    assert [one.elements for one in program.collectives()] == [4, 128, 128, 1024, 256, 16]
+    assert [one.bytes for one in program.collectives()] == [16, 516, 512, 6144, 1024, 64]
 
 
 def test_shapes_are_padded_to_whole_tiles(program):
@@ -84,7 +91,7 @@ def test_shapes_are_padded_to_whole_tiles(program):
 
 def test_traffic_is_that_of_main_memory(program):
     moved = dict(program.traffic())
-    assert moved[""] == 128 * 8 * 10 * 4, "the copy onto the chip reads, and writes nothing to main memory"
+    assert moved["a copy"] == 16 * 128, "the copy onto the chip reads, and writes nothing to main memory"
     # Of a row, its tile of 8 is read and written; the scalar of 4 bytes says which.
     assert moved["a part"] == 2 * 8 * 512 * 4 + 4
     assert moved["sum"] == 3 * 16 * 8 * 4
