@@ -259,8 +259,6 @@ def measure_heldout(
 
 def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Run:
     """Reads the run in `workdir` and opens its data set; `UserError` where something is missing or does not match."""
-    if not config.neighbors.k or min(config.neighbors.k) < 1:
-        raise UserError(f"config.neighbors.k={config.neighbors.k} must be numbers of neighbors, each at least 1.")
     workdir = epath.Path(workdir)
     run_config = load_config(workdir)
     step = latest_step(workdir) if step is None else step

@@ -269,13 +269,6 @@ def test_more_clips_than_positions_is_a_sentence(config, workdir):
         evaluation.open_run(config, workdir)
 
 
-@pytest.mark.parametrize("k", [(), (0, 5)])
-def test_no_neighbors_are_a_sentence(config, workdir, k):
-    config.neighbors.k = k
-    with pytest.raises(UserError, match="at least 1"):
-        evaluation.open_run(config, workdir)
-
-
 def test_a_run_without_checkpoint_is_a_sentence(config, tmp_path, run_config, dataset):
     claim_workdir(tmp_path, run_config, {"name": dataset.name, "fingerprint": dataset.fingerprint})
     with pytest.raises(UserError, match="no checkpoint"):
