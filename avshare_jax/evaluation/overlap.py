@@ -58,8 +58,8 @@ class Overlap:
         problem = " ".join(self.not_compared)
         if not problem and (self.num_clean < least or self.num_videos == len(self.video_ids)):
             problem = (
-                f"of the {self.num_videos:,} videos of the split, pretraining has seen {len(self.video_ids):,}, the number "
-                f"of others with image and sound is {self.num_clean:,}, and {max(least, 1):,} are needed."
+                f"of the {self.num_videos:,} videos of the split, pretraining has seen {len(self.video_ids):,}, the "
+                f"number of others with image and sound is {self.num_clean:,}, and {max(least, 1):,} are needed."
             )
         if problem:
             raise UserError(f"config.exclude_pretraining_videos=True is not possible: {problem}")
