@@ -20,6 +20,7 @@ LIMITS = {
     **dict.fromkeys(("seed", "data.num_workers"), (0, math.inf)),
     "poll_seconds": (0.01, math.inf),
 }
+TUPLES = ("probe.standardized_c", "probe.whitened_c", "canonical_penalties")
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Folder of the run to evaluate.")
 WATCH = flags.DEFINE_bool("watch", False, "Evaluate each checkpoint as it lands, until the run's last step.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
@@ -30,6 +31,7 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 def main(config: ConfigDict) -> None:
     """Evaluates; JAX and the libraries for plots are imported only once the command line is known to be right."""
     settings.check_fields(config, LIMITS)
+    settings.check_tuples(config, TUPLES, whole=("neighbors.k",))
     from avshare_jax.compilation_cache import keep_compiled_programs
     from avshare_jax.training import hosts
 

@@ -16,11 +16,14 @@ docs/features.md has the names, the layout of both kinds of files, and how long 
 
 import argparse
 import collections
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +39,10 @@ from avshare_jax.settings import UserError, quiet_libraries
 if TYPE_CHECKING:
     from avshare_jax.data.dataset import Dataset
     from avshare_jax.evaluation.encoder import Encoder
+    from avshare_jax.evaluation.feature_files import EncodedVideo
 
-VIDEOS_PER_PART = 64
-"""What an interruption can cost."""
+VIDEOS_PER_PART, CLIPS_PER_PART = 64, 4096
+"""A part is full with so many of either: what an interruption can cost, and what memory holds the features of."""
 EXAMPLES_SHOWN = 5
 
 Item = tuple[str, dict[str, Any] | None, str]
@@ -139,7 +143,7 @@ def run(options: argparse.Namespace) -> None:
     encoder = load(options.checkpoint, options.batch_size)
     if dataset is None:
         total, class_names = len(videos), ()
-        identity: dict[str, Any] = {"files": total, "names_and_sizes": digest(videos)}
+        identity: dict[str, Any] = {"files": total, "names_sizes_and_times": digest(videos)}
     else:
         check_fits(dataset, encoder)
         total, class_names = dataset.num_videos(options.split), dataset.class_names
@@ -152,40 +156,65 @@ def run(options: argparse.Namespace) -> None:
         "max_seconds": options.max_seconds if dataset is None else None,
         "batch_size": encoder.batch_size,
     }
-    file = FeatureFile(Path(options.output), settings)
+    with writing(Path(options.output)):
+        file = FeatureFile(Path(options.output), settings)
     if file.is_finished:
         print(f"{file.path} holds these features already.")
         return
     layout = Layout(encoder.widths(), class_names)
-    done = min(VIDEOS_PER_PART * len(file.parts()), total)
+    done = file.num_videos()
     if done:
         print(f"Going on after {done} of {total} videos.", flush=True)
     items = (
         read_files(videos[done:], encoder, options) if dataset is None else read_records(dataset, options.split, done)
     )
     progress = ProgressLine("videos encoded")
-    while done < total:
-        size = min(VIDEOS_PER_PART, total - done)
-        file.add_part(to_arrays(*encode_part([next(items) for _ in range(size)], encoder), layout))
-        done += size
+    while any(part := encode_part(items, encoder)):
+        with writing(file.path):
+            file.add_part(to_arrays(*part, layout))
+        done += sum(map(len, part))
         progress(done, total)
-    report(file.finish(layout), file.path)
+    with writing(file.path):
+        about = file.finish(layout)
+    report(about, file.path)
 
 
-def encode_part(items: Sequence[Item], encoder: "Encoder") -> tuple[list[Any], list[tuple[str, str]]]:
-    """Encodes the videos of a part; returns them as `EncodedVideo`, and id and reason of those that are skipped."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises `UserError` where the output cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def encode_part(items: Iterator[Item], encoder: "Encoder") -> tuple[list["EncodedVideo"], list[tuple[str, str]]]:
+    """Takes the videos of a part, as many as there are, and encodes them; returns ids and reasons of those skipped."""
+    from avshare_jax.data.windows import count_clips
     from avshare_jax.evaluation.feature_files import EncodedVideo
 
-    skipped = [(name, reason) for name, record, reason in items if record is None]
-    usable = [(name, record, note) for name, record, note in items if record is not None]
-    encoded = []
-    for (name, record, note), found in zip(usable, encoder.encode_records([item[1] for item in usable]), strict=True):
+    encoded, skipped, started = [], [], collections.deque()
+
+    def usable() -> Iterator[dict[str, Any]]:
+        num_clips = 0
+        for name, record, note in itertools.islice(items, VIDEOS_PER_PART):
+            if record is None:
+                skipped.append((name, note))
+                continue
+            lengths = len(record["frames"]) / encoder.clips.fps, len(record["log_mel"]) / encoder.clips.mel_rate
+            has = bool(record["has_video"]), bool(record["has_audio"])
+            started.append(partial(EncodedVideo, name, *has, max(lengths), note, label_numbers(record)))
+            num_clips += count_clips(record, encoder.clips)
+            yield record
+            if num_clips >= CLIPS_PER_PART:
+                return
+
+    for found in encoder.encode_records(usable()):
+        video = started.popleft()
         if isinstance(found, str):
-            skipped.append((name, f"{found}."))
-            continue
-        lengths = len(record["frames"]) / encoder.clips.fps, len(record["log_mel"]) / encoder.clips.mel_rate
-        has = bool(record["has_video"]), bool(record["has_audio"])
-        encoded.append(EncodedVideo(name, *has, max(lengths), note, label_numbers(record), found))
+            skipped.append((video.args[0], f"{found}."))
+        else:
+            encoded.append(video(found))
     return encoded, skipped
 
 
@@ -220,9 +249,18 @@ def check_fits(dataset: "Dataset", encoder: "Encoder") -> None:
 
 
 def digest(videos: Sequence[Video]) -> str:
-    """Twelve hexadecimal digits that differ for files that differ in name or size."""
-    sizes = [(v.video_id, os.path.getsize(v.path) if os.path.exists(v.path) else -1) for v in videos]
-    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:12]
+    """Twelve hexadecimal digits that differ for files that differ in name, size or time of their last change."""
+    found = [(v.video_id, *describe_file(v.path)) for v in videos]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12]
+
+
+def describe_file(path: str) -> tuple[int, int]:
+    """A file's size in bytes and the time of its last change in nanoseconds; -1 where it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def report(about: dict[str, Any], path: Path) -> None:
@@ -289,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, DatasetError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {options.output} cannot be written: {error.strerror or error}.")
+        sys.exit(f"error: {error.filename or options.input} cannot be used: {error.strerror or error}.")
     except KeyboardInterrupt:
         sys.exit("Interrupted. Give the same command again to go on.")
 

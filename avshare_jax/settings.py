@@ -110,6 +110,24 @@ def check_fields(
             raise UserError(f"config.{name}={value} must be one of {', '.join(known)}.")
 
 
+def check_tuples(config: ConfigDict, names: Sequence[str], whole: Sequence[str] = ()) -> None:
+    """Checks tuples of numbers above 0 to choose from.
+
+    Args:
+      config: any.
+      names: dotted names of fields.
+      whole: the same, of fields whose numbers have to be whole.
+
+    Raises:
+      UserError: names the first field that is empty or holds anything else.
+    """
+    for name in (*names, *whole):
+        values, kinds = functools.reduce(getattr, name.split("."), config), (int,) if name in whole else (int, float)
+        if not values or not all(type(value) in kinds and 0 < value < math.inf for value in values):
+            kind = "whole numbers" if name in whole else "numbers"
+            raise UserError(f"config.{name}={values} must be {kind} above 0, at least one.")
+
+
 def field_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:
     """Yields the dotted names of all fields, groups of fields included: `optimizer`, `optimizer.b1`, …"""
     for name, value in config.items():

@@ -1,7 +1,11 @@
 """Features: the network's own outputs, of every clip once, whatever a video lacks; files that survive interruptions."""
 
 import dataclasses
+import errno
+import gc
 import json
+import os
+import weakref
 from functools import partial
 from types import SimpleNamespace
 
@@ -14,10 +18,10 @@ from ml_collections import ConfigDict
 
 from avshare_jax import features, models
 from avshare_jax.data.demo import encode_video
-from avshare_jax.data.elements import empty_record
+from avshare_jax.data.elements import empty_record, presence_flags
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.records import Contents, write_dataset
-from avshare_jax.evaluation.encoder import Encoder
+from avshare_jax.evaluation.encoder import Encoder, _Video
 from avshare_jax.evaluation.features import pool_clips
 from avshare_jax.interop.workdirs import read_network, write_imported
 from avshare_jax.settings import UserError, load_config_file
@@ -71,11 +75,16 @@ def make_record(seed, clips, has_video=True, has_audio=True):
     }
 
 
+def cut_first(encoder, record):
+    """The first window of a record."""
+    return encoder._cut(record, _Video(presence_flags(record), 3, 1), 0)
+
+
 def test_features_are_the_networks_outputs(encoder, workdir, quick_jit):
     record = make_record(0, clips=3)
     (found,) = encoder.encode_records([record])
     config, _, variables = read_network(str(workdir))
-    window = encoder._cut(record, 0, 0, {})
+    window = cut_first(encoder, record)
     outputs = quick_jit(partial(models.build(config.model).apply, train=False))(
         variables, {name: window[name][None] for name in ("frames", "log_mel")}
     )
@@ -140,16 +149,47 @@ def test_a_damaged_frame_is_a_sentence_and_spoils_no_other_video(encoder):
     damaged["frames"][2] = b"no jpeg"
     found, other = encoder.encode_records([damaged, make_record(5, 3)])
     assert "frame 2 is damaged" in found
-    np.testing.assert_allclose(
-        other["cnn_visual"], encoder.encode_records([make_record(5, 3)])[0]["cnn_visual"], rtol=1e-5, atol=1e-6
-    )
+    (alone,) = encoder.encode_records([make_record(5, 3)])
+    np.testing.assert_allclose(other["cnn_visual"], alone["cnn_visual"], rtol=1e-5, atol=1e-6)
+
+
+def test_records_are_not_kept(encoder):
+    """When a record is asked for, at most the one before it is still there, in a part of the command as well."""
+
+    class Record(dict):
+        pass
+
+    alive = weakref.WeakSet()
+    Record.__hash__ = object.__hash__
+
+    def items():
+        for number in range(6):
+            gc.collect()
+            assert len(alive) <= 2
+            alive.add(record := Record(make_record(7, 3), label=0))
+            yield f"video {number}", record, ""
+            del record
+
+    encoded, skipped = features.encode_part(items(), encoder)
+    assert len(encoded) == 6 and not skipped and not alive
+    assert len({video.features["cnn_audio"].tobytes() for video in encoded}) == 1
+
+
+def test_a_part_is_full_with_enough_clips(encoder, monkeypatch):
+    """Clips of videos that cannot be used do not count, those of a video are never divided."""
+    monkeypatch.setattr(features, "CLIPS_PER_PART", 6)
+    records = [make_record(seed, clips) | {"label": -1} for seed, clips in ((0, 3), (1, 2), (2, 9), (3, 1))]
+    items = iter([("none", None, "why"), *((f"video {seed}", record, "") for seed, record in enumerate(records))])
+    parts = list(iter(lambda: features.encode_part(items, encoder), ([], [])))
+    assert [[len(video.features["clip_seconds"]) for video in part] for part, _ in parts] == [[3, 2, 9], [1]]
+    assert [skipped for _, skipped in parts] == [[("none", "why")], []]
 
 
 def test_a_diverged_network_is_a_sentence(encoder):
     record = make_record(0, 3)
     record["log_mel"][5] = np.nan
     with pytest.raises(UserError, match="not finite"):
-        encoder.encode_records([record])
+        list(encoder.encode_records([record]))
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +259,7 @@ def test_an_interrupted_command_goes_on(command, tmp_path, monkeypatch, encoder,
     calls = []
 
     def interrupted(self, records):
-        calls.append(len(records))
+        calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return encode(self, records)
@@ -252,10 +292,12 @@ def test_a_part_may_have_no_video(command, tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(
         Encoder,
         "encode_records",
-        lambda self, records: [
-            "it is damaged" if b"0" in record["video_id"] or b"1" in record["video_id"] else found
-            for record, found in zip(records, encode(self, records), strict=True)
-        ],
+        lambda self, records: (
+            "it is damaged"
+            if b"0" in record["video_id"] or b"1" in record["video_id"]
+            else next(encode(self, [record]))
+            for record in records
+        ),
     )
     command(path := tmp_path / f"a.{suffix}")
     if suffix == "npz":
@@ -307,6 +349,35 @@ def test_mistakes_about_runs_and_folders_are_sentences(tmp_path, data_dir, workd
         features.main([f"--checkpoint={workdir}", "--input=mine", f"--data_dir={data_dir}", output])
 
 
+def test_what_cannot_be_written_and_what_cannot_be_read_are_told_apart(command, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match=r"file/a.npz cannot be written: (Not a directory|File exists)\."):
+        command(tmp_path / "file" / "a.npz")
+
+    def read(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/shard")
+        yield
+
+    monkeypatch.setattr(features, "read_records", read)
+    with pytest.raises(SystemExit, match=r"^error: /some/shard cannot be used: Permission denied\."):
+        command(tmp_path / "a.npz")
+
+
+def test_files_are_the_same_by_name_size_and_time(tmp_path):
+    (path := tmp_path / "a.mp4").write_bytes(b"one")
+    videos = features.find_files(tmp_path)
+    os.utime(path, ns=(5, 7))
+    before = features.digest(videos)
+    assert features.digest(videos) == before
+    path.write_bytes(b"two")
+    os.utime(path, ns=(5, 8))
+    assert features.digest(videos) != before
+    os.utime(path, ns=(6, 7))
+    assert features.digest(videos) == before
+    path.unlink()
+    assert features.digest(videos) != before
+
+
 def write_media(path, seconds, seed, sound=True):
     random = np.random.default_rng(seed)
     frames = random.integers(0, 256, (round(16 * seconds), 32, 48, 3), np.uint8)
@@ -340,7 +411,7 @@ def test_a_folder_of_media_files(tmp_path, monkeypatch, encoder, workdir, capsys
 
 
 def test_a_folder_of_nothing_but_bad_files_is_a_sentence(command, tmp_path, monkeypatch, encoder):
-    monkeypatch.setattr(Encoder, "encode_records", lambda self, records: ["it is damaged" for _ in records])
+    monkeypatch.setattr(Encoder, "encode_records", lambda self, records: ("it is damaged" for _ in records))
     with pytest.raises(
         SystemExit, match="None of the 7 videos can be used:\n  video 0: it is damaged.\n(.*\n)*.* 2 more"
     ):
@@ -350,6 +421,6 @@ def test_a_folder_of_nothing_but_bad_files_is_a_sentence(command, tmp_path, monk
 
 def test_an_empty_record_is_black_and_silent(encoder):
     """What is missing is never made of other videos."""
-    window = encoder._cut(empty_record(encoder.clips), 0, 0, {})
+    window = cut_first(encoder, empty_record(encoder.clips))
     assert not window["frames"].any() and len(np.unique(window["log_mel"])) == 1
     assert SimpleNamespace(**window).has_video == np.False_

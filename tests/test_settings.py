@@ -65,6 +65,21 @@ def test_values_out_of_limits_or_choices_are_named():
             settings.check_fields(wrong, limits, choices)
 
 
+@pytest.mark.parametrize("values", [(), (0,), (1, -2), (1.5,), (True,), ("5",), (math.inf,), (math.nan,)])
+def test_tuples_hold_numbers_above_zero(values):
+    config = ConfigDict({"group": {"k": (5, 20), "c": (0.1, 1)}})
+    settings.check_tuples(config, ["group.c"], whole=["group.k"])
+    config.group.k = values
+    with pytest.raises(settings.UserError, match=r"config\.group\.k=\(.*\) must be whole numbers above 0"):
+        settings.check_tuples(config, ["group.c"], whole=["group.k"])
+    config.group.update(k=(5,), c=values)
+    if values == (1.5,):
+        settings.check_tuples(config, ["group.c"], whole=["group.k"])
+    else:
+        with pytest.raises(settings.UserError, match=r"config\.group\.c=\(.*\) must be numbers above 0"):
+            settings.check_tuples(config, ["group.c"], whole=["group.k"])
+
+
 def test_missing_config_file_names_the_nearest(config_file):
     with pytest.raises(settings.UserError, match=r"no config file '.*recipes.py'; the nearest is '.*recipe.py'"):
         settings.check_overrides(["--config", config_file.replace("recipe", "recipes")], config_file)

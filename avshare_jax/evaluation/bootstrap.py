@@ -8,6 +8,7 @@ the training videos and the seed of the run, is not in it.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 LEVEL = 0.95
 
@@ -53,48 +54,59 @@ def median_of(values: np.ndarray) -> Statistic:
     return statistic
 
 
-def average_precision_of(hits: np.ndarray, scores: np.ndarray) -> Statistic:
-    """Average precision of a class: the mean, over its videos, of the precision among those with at least its score.
-
-    Args:
-      hits: (N,) bool, the videos of the class.
-      scores: (N,) float, higher where the class is more likely; equal scores share a place.
-
-    Returns:
-      The statistic, as scikit-learn's `average_precision_score` with the counts as weights; not a number where no video
-      of the class is in the resample.
-    """
-    order = np.argsort(-scores, kind="stable")
-    hits, ends = hits[order], np.append(np.diff(scores[order]) != 0, True)
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        weights = counts[:, order]
-        found = np.cumsum(weights * hits, axis=1)[:, ends]
-        seen = np.cumsum(weights, axis=1)[:, ends]
-        gained = np.diff(found, axis=1, prepend=0)
-        with np.errstate(invalid="ignore"):
-            # Where nothing has been seen, nothing is gained.
-            return np.sum(gained * found / np.maximum(seen, 1), axis=1) / found[:, -1]
-
-    return statistic
-
-
 def mean_average_precision_of(hits: np.ndarray, scores: np.ndarray) -> Statistic:
     """Mean over the classes of their average precision; classes without a video in the resample do not count.
 
+    Average precision is the mean, over the videos of a class, of the precision among those with at least its score.
+
     Args:
-      hits: (N, C) bool.
-      scores: (N, C) float.
+      hits: (N, C) bool, the videos of the classes.
+      scores: (N, C) float, higher where the class is more likely; equal scores share a place.
+
+    Returns:
+      The statistic, as scikit-learn's `average_precision_score` with the counts as weights; not a number where no video
+      of any class is in the resample.
     """
-    present = [(hits[:, column], scores[:, column]) for column in range(hits.shape[1]) if hits[:, column].any()]
+    sums = [steps(hits[:, column], scores[:, column]) for column in range(hits.shape[1]) if hits[:, column].any()]
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        found = np.stack([average_precision_of(*column)(counts) for column in present])
-        valid = ~np.isnan(found)
+        # Whole numbers: float32 holds them all.
+        weights = np.ascontiguousarray(counts.T, np.float32)
+        total, classes = np.zeros(len(counts)), np.zeros(len(counts), int)
+        for of_class, of_all in sums:
+            gained = of_class @ weights
+            found, seen = np.cumsum(gained, axis=0), np.cumsum(of_all @ weights, axis=0)
+            # Where nothing has been seen, nothing is gained.
+            precision = np.divide(found, np.maximum(seen, 1), dtype=np.float64)
+            total += np.einsum("kr,kr->r", gained, precision) / np.maximum(found[-1], 1)
+            classes += found[-1] > 0
         with np.errstate(invalid="ignore"):
-            return np.where(valid, found, 0).sum(axis=0) / valid.sum(axis=0)
+            return total / classes
 
     return statistic
+
+
+def steps(hits: np.ndarray, scores: np.ndarray) -> tuple[csr_array, csr_array]:
+    """The K steps, from high to low scores, at which a class gains videos; all else changes its precision only there.
+
+    Args:
+      hits: (N,) bool, at least one of them True.
+      scores: (N,) float.
+
+    Returns:
+      Two (K, N) float32 matrices of zeros and ones: the videos of the class at each step's score, and all videos that
+      come after those of the step before it, down to that score.
+    """
+    order = np.argsort(-scores, kind="stable")
+    in_class = np.cumsum(hits[order])
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    ends = ends[np.diff(in_class[ends], prepend=0) > 0]
+
+    def rows(videos: np.ndarray, stops: np.ndarray) -> csr_array:
+        ones = np.ones(len(videos), np.float32)
+        return csr_array((ones, videos, np.append(0, stops)), shape=(len(stops), len(hits)))
+
+    return rows(order[hits[order]], in_class[ends]), rows(order[: ends[-1] + 1], ends + 1)
 
 
 def figure(statistic: Statistic, num_videos: int) -> float:

@@ -1,9 +1,10 @@
 """Encodes videos with a run's network: features of every clip and of the whole video, from every layer."""
 
+import collections
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 from avshare_jax import models
 from avshare_jax.data.clips import Clips
+from avshare_jax.data.elements import presence_flags
 from avshare_jax.data.extraction import Record, extract
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.sources.listing import Video
@@ -100,35 +102,34 @@ class Encoder:
             raise UserError(f"{name} cannot be used: {found}.")
         return found
 
-    def encode_records(self, records: Sequence[Record]) -> list[Features | str]:
-        """Encodes the records of media files or of a data set.
+    def encode_records(self, records: Iterable[Record]) -> Iterator[Features | str]:
+        """Encodes the records of media files or of a data set as they come, and keeps none longer than it is cut.
 
         Args:
           records: with `frames`, `log_mel`, `has_video` and `has_audio`.
 
-        Returns:
-          For each record what `encode` returns, or what is wrong with it.
+        Yields:
+          For each record in turn what `encode` returns, or what is wrong with it.
 
         Raises:
           UserError: the network gives values that are not finite.
         """
-        counts = [count_clips(record, self.clips) for record in records]
-        rows = [
-            (number, start)
-            for number, count in enumerate(counts)
-            for start in window_starts(count, self.clips.num_clips)
-        ]
-        problems: dict[int, str] = {}
-        windows: list[list[tuple[int, Features]]] = [[] for _ in records]
-        for first in range(0, len(rows), self.batch_size):
-            chosen = rows[first : first + self.batch_size]
-            outputs = self._run([self._cut(records[number], number, start, problems) for number, start in chosen])
-            for row, (number, start) in enumerate(chosen):
-                windows[number].append((start, {name: value[row] for name, value in outputs.items()}))
-        return [
-            problems.get(number) or self._join(record, counts[number], windows[number])
-            for number, record in enumerate(records)
-        ]
+        videos: collections.deque[_Video] = collections.deque()
+        cut: list[tuple[_Video, int, dict[str, np.ndarray]]] = []
+        for record in records:
+            num_clips = count_clips(record, self.clips)
+            starts = window_starts(num_clips, self.clips.num_clips)
+            videos.append(video := _Video(presence_flags(record), num_clips, len(starts)))
+            for start in starts:
+                cut.append((video, start, self._cut(record, video, start)))
+                if len(cut) == self.batch_size:
+                    self._run(cut)
+                    cut.clear()
+            while videos and videos[0].is_done:
+                yield self._join(videos.popleft())
+        if cut:
+            self._run(cut)
+        yield from map(self._join, videos)
 
     def widths(self) -> dict[str, int]:
         """D of every `LAYER_MODALITY`."""
@@ -145,50 +146,68 @@ class Encoder:
         """Twelve hexadecimal digits that differ for networks that differ in any weight."""
         return hashlib.sha256(json.dumps(tree_checksums(self._variables), sort_keys=True).encode()).hexdigest()[:12]
 
-    def is_there(self, name: str, record: Record) -> bool:
-        """Whether the network gives the array `name`, without `_clips` or `_bos`, for a record."""
+    def is_there(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Whether the network gives the array `name`, without `_clips` or `_bos`, for a record with these flags."""
         layer, modality = name.split("_")
         has = {"visual": bool(record["has_video"]), "audio": bool(record["has_audio"])}
         return has[modality] and (layer != "multimodal" or self.config.model.fusion == "early" or all(has.values()))
 
-    def _cut(self, record: Record, number: int, start: int, problems: dict[int, str]) -> dict[str, np.ndarray]:
+    def _cut(self, record: Record, video: "_Video", start: int) -> dict[str, np.ndarray]:
         """Cuts a window, an empty one where that fails, and notes why."""
         short_side = (self.clips.min_short_side + self.clips.max_short_side) // 2
-        has = {name: np.bool_(record[name]) for name in ("has_video", "has_audio")}
         try:
-            return cut_window(record, self.clips, start, short_side) | has
+            return cut_window(record, self.clips, start, short_side) | video.flags
         except UnreadableError as error:
-            problems[number] = str(error)
+            video.problem = str(error)
             empty = {"frames": [], "log_mel": np.zeros((0, self.clips.mels), np.float32)}
-            return cut_window(empty, self.clips, 0, short_side) | has
+            return cut_window(empty, self.clips, 0, short_side) | video.flags
 
-    def _run(self, windows: list[dict[str, np.ndarray]]) -> Features:
-        """Runs the network on windows, padded to a whole batch; the padding is cut off."""
+    def _run(self, cut: Sequence[tuple["_Video", int, dict[str, np.ndarray]]]) -> None:
+        """Runs the network on windows, padded to a whole batch, and gives the outputs to their videos."""
+        windows = [window for _, _, window in cut]
         padded = windows + windows[-1:] * (self.batch_size - len(windows))
         batch = {name: np.stack([window[name] for window in padded]) for name in padded[0]}
         outputs = jax.device_get(self._apply(self._variables, batch))
-        return {name: value[: len(windows)] for name, value in outputs.items()}
+        for row, (video, start, _) in enumerate(cut):
+            video.outputs.append((start, {name: value[row] for name, value in outputs.items()}))
 
-    def _join(self, record: Record, num_clips: int, windows: list[tuple[int, Features]]) -> Features:
+    def _join(self, video: "_Video") -> Features | str:
         """Joins the windows of a video: each clip once, the mean of all clips, and the mean of the windows' BOS."""
+        if video.problem:
+            return video.problem
         per_window, stride = self.clips.num_clips, self.clips.clip_stride
-        found: Features = {"clip_seconds": (np.arange(num_clips) * stride / self.clips.fps).astype(np.float32)}
-        for name in windows[0][1]:
-            if not self.is_there(name.removesuffix(BOS), record):
+        found: Features = {"clip_seconds": (np.arange(video.num_clips) * stride / self.clips.fps).astype(np.float32)}
+        for name in video.outputs[0][1]:
+            if not self.is_there(name.removesuffix(BOS), video.flags):
                 continue
-            values = [outputs[name] for _, outputs in windows]
+            values = [outputs[name] for _, outputs in video.outputs]
             if name.endswith(BOS):
                 found[name] = np.mean(values, axis=0)
                 continue
             done, kept = 0, []
-            for (start, _), value in zip(windows, values, strict=True):
-                kept.append(value[done - start : min(per_window, num_clips - start)])
+            for (start, _), value in zip(video.outputs, values, strict=True):
+                kept.append(value[done - start : min(per_window, video.num_clips - start)])
                 done = start + per_window
             found[name + CLIPS] = np.concatenate(kept)
             found[name] = found[name + CLIPS].mean(axis=0)
         if not all(np.isfinite(value).all() for value in found.values()):
             raise UserError("The network gives features that are not finite: this checkpoint has diverged.")
         return found
+
+
+@dataclass
+class _Video:
+    """What is kept of a record while its windows go through the network."""
+
+    flags: dict[str, np.bool_]
+    num_clips: int
+    num_windows: int
+    outputs: list[tuple[int, Features]] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.outputs) == self.num_windows
 
 
 def name_outputs(outputs: Mapping[str, jax.Array], fusion: str) -> dict[str, jax.Array]:

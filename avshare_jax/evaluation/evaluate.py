@@ -69,16 +69,14 @@ class Run:
     def batches(self, split: str) -> Iterator[Batch]:
         """Yields every evaluated video of "train" or "test" once; `valid` are those that have image and sound.
 
-        Test videos that are excluded do not come.
+        Test videos that lack either, cannot be read or are excluded do not come: batches are whole but for the last.
         """
         data, count = self.config.data, self.num_videos[split]
         name = {"train": data.train_split, "test": data.eval_split}[split]
         options = {"batch_size": self.batch_size, "max_videos": count, "unreadable": self.unreadable}
-        batches = eval_batches(self.dataset, name, data, **options)
-        if split == "test" and self.excluded:
-            batches = leave_out(batches, self.excluded, self.batch_size)
-        for batch in with_progress(batches, count, f"{split} videos"):
-            yield batch | {"valid": batch["valid"] & batch["has_video"] & batch["has_audio"]}
+        batches = with_progress(eval_batches(self.dataset, name, data, **options), count, f"{split} videos")
+        complete = (batch | {"valid": batch["valid"] & batch["has_video"] & batch["has_audio"]} for batch in batches)
+        return leave_out(complete, self.excluded, self.batch_size) if split == "test" else complete
 
 
 @dataclass(frozen=True)
@@ -259,8 +257,6 @@ def measure_heldout(
 
 def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Run:
     """Reads the run in `workdir` and opens its data set; `UserError` where something is missing or does not match."""
-    if not config.neighbors.k or min(config.neighbors.k) < 1:
-        raise UserError(f"config.neighbors.k={config.neighbors.k} must be numbers of neighbors, each at least 1.")
     workdir = epath.Path(workdir)
     run_config = load_config(workdir)
     step = latest_step(workdir) if step is None else step

@@ -146,6 +146,14 @@ class FeatureFile:
             found.append(path)
         return found
 
+    def num_videos(self) -> int:
+        """How many videos the parts hold, those included that were skipped."""
+        count = 0
+        for part in self.parts():
+            with np.load(part) as arrays:
+                count += len(arrays["video_id"]) + len(arrays["skipped_id"])
+        return count
+
     def add_part(self, arrays: Arrays) -> None:
         """Writes the next part."""
         with new_file(self._part(len(self.parts()))) as partial, open(partial, "wb") as file:

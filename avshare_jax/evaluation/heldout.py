@@ -19,8 +19,8 @@ def heldout_metrics(
 ) -> tuple[dict[str, dict[str, float]], int]:
     """Averages the objectives' metrics over the full batches of a split; nothing is augmented or updated.
 
-    All networks see the same batches with the same masks, negatives and mismatched pairs. The last batch is left
-    out if padded: a repeated video would be among its own negatives.
+    All networks see the same batches with the same masks, negatives and mismatched pairs. A batch that is not whole is
+    left out: a repeated video would be among its own negatives, and one that lacks image or sound teaches nothing.
 
     Args:
       task: Gives the loss and its metrics.
@@ -53,7 +53,9 @@ def heldout_metrics(
             rows[name].append(jax.device_get(metrics))
         num_videos += len(batch["valid"])
     if not num_videos:
-        raise UserError("There is no full batch of held-out videos: use a smaller batch_size.")
+        raise UserError(
+            "There is no full batch of held-out videos with image and sound: use a smaller --config.batch_size."
+        )
     means = {name: jax.tree.map(lambda *x: float(np.mean(x)), *found) for name, found in rows.items()}
     return means, num_videos
 

@@ -35,6 +35,7 @@ class Overlap:
       num_pretraining_videos: that were compared.
       num_videos: of the evaluated split that were compared; 0 where nothing could be.
       video_ids: of those among them that pretraining has seen, or that were cut from the same source.
+      num_clean: how many of them have image and sound and pretraining has not seen.
       not_compared: sentences, each about videos that could not be compared, and why.
     """
 
@@ -42,22 +43,23 @@ class Overlap:
     num_pretraining_videos: int = 0
     num_videos: int = 0
     video_ids: frozenset[str] = frozenset()
+    num_clean: int = 0
     not_compared: tuple[str, ...] = ()
 
-    def to_exclude(self, least: int = 1) -> frozenset[str]:
+    def to_exclude(self, least: int = 0) -> frozenset[str]:
         """The videos to leave out.
 
         Args:
-          least: number of videos that have to remain.
+          least: number of videos with image and sound that have to remain; one of any kind has to in any case.
 
         Raises:
           UserError: it is not known of all videos whether pretraining has seen them, or too few remain.
         """
         problem = " ".join(self.not_compared)
-        if not problem and self.num_videos - len(self.video_ids) < least:
+        if not problem and (self.num_clean < least or self.num_videos == len(self.video_ids)):
             problem = (
-                f"of the {self.num_videos:,} videos of the split, pretraining has seen {len(self.video_ids):,}, and "
-                f"{least:,} are needed."
+                f"of the {self.num_videos:,} videos of the split, pretraining has seen {len(self.video_ids):,}, the "
+                f"number of others with image and sound is {self.num_clean:,}, and {max(least, 1):,} are needed."
             )
         if problem:
             raise UserError(f"config.exclude_pretraining_videos=True is not possible: {problem}")
@@ -136,7 +138,9 @@ def find_overlap(workdir: epath.PathLike, dataset: Dataset, split: str) -> Overl
                 "only, and cannot be compared with those of another data set."
             )
     common |= {video.video_id for video in tested if seen & all_names(video)}
-    return Overlap(trained_on["name"], num_seen, len(tested) if num_seen else 0, frozenset(common), tuple(problems))
+    clean = sum(video.outcome == USED and video.video_id not in common for video in tested)
+    compared = (len(tested), frozenset(common), clean) if num_seen else (0, frozenset(), 0)
+    return Overlap(trained_on["name"], num_seen, *compared, tuple(problems))
 
 
 def open_pretrained(
@@ -199,12 +203,17 @@ def leave_out(batches: Iterable[Batch], video_ids: frozenset[str], batch_size: i
     waiting: Batch = {}
     for batch in batches:
         kept = [row for row, name in enumerate(batch["video_id"]) if batch["valid"][row] and name not in video_ids]
+        if not waiting and len(kept) == len(batch["valid"]) == batch_size:
+            yield batch
+            continue
         added = take_rows(batch, kept)
         waiting = {name: join_rows(waiting[name], added[name]) for name in added} if waiting else added
         while len(waiting["valid"]) >= batch_size:
             yield take_rows(waiting, range(batch_size))
             waiting = take_rows(waiting, range(batch_size, len(waiting["valid"])))
-    if waiting and (count := len(waiting["valid"])):
+        waiting = waiting if len(waiting["valid"]) else {}
+    if waiting:
+        count = len(waiting["valid"])
         padded = take_rows(waiting, np.minimum(np.arange(batch_size), count - 1))
         yield padded | {"valid": padded["valid"] & (np.arange(batch_size) < count)}
 

@@ -4,6 +4,7 @@ Two of them: a linear classifier (`linear_probe`) and a vote of the nearest trai
 measured on every layer, on its visual part, its audio part and both, with an interval over the test videos.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from avshare_jax.evaluation import bootstrap
 from avshare_jax.evaluation.bootstrap import Bootstrap
 from avshare_jax.evaluation.linear_probe import held_out
+from avshare_jax.progress import ProgressLine
 
 PARTS = ("visual", "audio", "both")
 
@@ -74,15 +76,20 @@ def probe_networks(
         "num_test_videos": len(test_labels),
         "targets": {},
     }
-    for target, values in targets.items():
-        labels = train_labels, test_labels
-        if not several:
-            codes = np.unique(values, return_inverse=True)[1]
-            labels = codes[train_labels], codes[test_labels]
-            if obstacle(*labels):  # Classes that differ may have an attribute in common.
-                continue
+    labels = {"class": (train_labels, test_labels)}
+    if not several:
+        codes = {target: np.unique(values, return_inverse=True)[1] for target, values in targets.items()}
+        labels = {target: (code[train_labels], code[test_labels]) for target, code in codes.items()}
+        # Classes that differ may have an attribute in common.
+        labels = {target: pair for target, pair in labels.items() if not obstacle(*pair)}
+    total = len(labels) * len(PARTS) * sum(len(layers) for layers in train.values())
+    done, progress = itertools.count(1), ProgressLine("probes fitted")
+    for target, (fitted, tested) in labels.items():
         measured = {
-            name: probe_layers(probe, train[name], labels[0], test[name], labels[1], intervals) for name in train
+            name: probe_layers(
+                probe, train[name], fitted, test[name], tested, intervals, lambda: progress(next(done), total)
+            )
+            for name in train
         }
         section["targets"][target] = {
             "chance": levels[target]["chance"],
@@ -104,6 +111,7 @@ def probe_layers(
     test: LayerFeatures,
     test_labels: np.ndarray,
     intervals: Bootstrap,
+    advance: Callable[[], None],
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
     """Probes every layer on its visual features, its audio features, and both.
 
@@ -114,6 +122,7 @@ def probe_layers(
       test: layer → modality → (M, D) features of the test videos.
       test_labels: (M,) int or (M, C) zeros and ones.
       intervals: of M videos.
+      advance: called after each part of a layer.
 
     Returns:
       layer → part ("visual", "audio", "both") → accuracy or mAP, 0..1; and the same with the ends of the interval.
@@ -129,6 +138,7 @@ def probe_layers(
                 statistic = bootstrap.mean_average_precision_of(test_labels > 0, found)
             values[layer][part] = bootstrap.figure(statistic, len(test_labels))
             ends[layer][part] = intervals.interval(statistic)
+            advance()
     return values, ends
 
 

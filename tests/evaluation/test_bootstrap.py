@@ -44,6 +44,12 @@ def test_average_precision_is_scikit_learns(counts, decimals):
     np.testing.assert_allclose(found, expected)
 
 
+def test_average_precision_of_equal_scores_is_the_share_of_the_class(counts):
+    hits = np.arange(31)[:, None] % 3 == 0
+    found = bootstrap.mean_average_precision_of(hits, np.zeros((31, 1)))(counts)
+    np.testing.assert_allclose(found, counts @ hits[:, 0] / 31)
+
+
 def test_classes_without_a_video_do_not_count(counts):
     hits = np.zeros((31, 2), bool)
     hits[0, 0] = True

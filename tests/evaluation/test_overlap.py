@@ -79,6 +79,7 @@ def test_videos_of_other_data_sets_are_found_by_their_ids(tmp_path, kinetics, so
     found = find_overlap(run_on(tmp_path, kinetics, data_dir=tmp_path / "there"), sounds, "test")
     assert found.video_ids == {f"{A}_000050_000060", f"a/Y{B}_3_13.mp4"}
     assert (found.num_videos, found.num_pretraining_videos, found.not_compared) == (5, 3, ())
+    assert found.num_clean == 2  # C and D; the fifth is silent
     assert found.to_exclude() == found.video_ids
     said = found.to_json(excluded=True)
     assert said["overlapping_videos"] == 2 and said["pretrained_on"] == "kinetics"
@@ -141,10 +142,13 @@ def test_imported_weights_and_lists_that_are_missing_are_said(tmp_path, sounds):
 
 
 def test_too_few_videos_that_remain_are_a_sentence():
-    found = Overlap("k", 9, 3, frozenset({"a", "b"}))
-    assert found.to_exclude(least=1) == {"a", "b"}
-    with pytest.raises(UserError, match="of the 3 videos of the split, pretraining has seen 2, and 2 are needed"):
+    """Of four videos, two are seen, and one of the others is silent."""
+    found = Overlap("k", 9, 4, frozenset({"a", "b"}), num_clean=1)
+    assert found.to_exclude() == found.to_exclude(least=1) == {"a", "b"}
+    with pytest.raises(UserError, match="of the 4 videos .* has seen 2, the number of others .* is 1, and 2 are"):
         found.to_exclude(least=2)
+    with pytest.raises(UserError, match="has seen 2, the number of others .* is 0, and 1 are needed"):
+        Overlap("k", 9, 2, frozenset({"a", "b"})).to_exclude()
 
 
 def test_videos_are_counted(sounds):

@@ -26,7 +26,8 @@ def test_only_both_modalities_together_tell_the_class(class_names):
         for modality, attribute in (("visual", "shape"), ("audio", "timbre"))
     }
     train, test = {"cnn": {m: x[:400] for m, x in layer.items()}}, {"cnn": {m: x[400:] for m, x in layer.items()}}
-    found = probes.probe_layers(LINEAR, train, labels[:400], test, labels[400:], Bootstrap(400, **RESAMPLING))[0]["cnn"]
+    options = {"intervals": Bootstrap(400, **RESAMPLING), "advance": lambda: None}
+    found = probes.probe_layers(LINEAR, train, labels[:400], test, labels[400:], **options)[0]["cnn"]
     assert found["both"] > 0.98
     assert found["visual"] == pytest.approx(0.5, abs=0.08)
     assert found["audio"] == pytest.approx(0.5, abs=0.08)
@@ -112,12 +113,13 @@ def test_a_class_with_one_training_video_is_no_obstacle():
     assert 0 <= found["targets"]["class"]["n"]["cnn"]["both"] <= 1
 
 
-def test_an_attribute_that_all_training_videos_have_is_left_out(class_names):
+def test_an_attribute_that_all_training_videos_have_is_left_out(class_names, capsys):
     labels = np.array([0, 1] * 10)
     assert {class_names[label].split("_")[0] for label in labels} == {"disc"}
     layers = one_layer(labels)
     found = probes.probe_networks(LINEAR, class_names, layers, labels, layers, labels, **RESAMPLING)
     assert set(found["targets"]) == {"class", "timbre"}
+    assert "probes fitted: 6 of 6" in capsys.readouterr().err  # two targets with three parts each
 
 
 @pytest.mark.parametrize("probe", [LINEAR, VOTE])
