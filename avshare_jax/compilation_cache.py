@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from avshare_jax.settings import reason
+
 SMALLEST_SECONDS = 0.2
 """What compiles faster is not kept: reading it back would take as long."""
 
@@ -34,8 +36,8 @@ def keep_compiled_programs(directory: str | None = None) -> epath.Path | None:
         folder = folder / f"cpu-{_processor()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        print(f"Compiled programs cannot be kept in {folder} ({error.strerror}); see --compilation_cache.", flush=True)
+    except Exception as error:  # Cloud storage raises errors of its own libraries.
+        print(f"Compiled programs cannot be kept in {folder} ({reason(error)}); see --compilation_cache.", flush=True)
         jax.config.update("jax_enable_compilation_cache", False)
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))

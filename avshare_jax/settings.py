@@ -23,6 +23,12 @@ class UserError(Exception):
     """A mistake that the user can repair; its message is a sentence that says what is wrong and what to do."""
 
 
+def reason(error: Exception) -> str:
+    """What an error says, in one line; that of cloud storage has many, and may be an `OSError` without `strerror`."""
+    said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return said.splitlines()[0].rstrip(".")
+
+
 def run(main: Callable[[ConfigDict], None], default_config: str, user_errors: tuple[type[Exception], ...] = ()) -> None:
     """Parses the command line, calls `main(config)` and leaves the process.
 

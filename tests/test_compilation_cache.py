@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
+
+from avshare_jax.compilation_cache import keep_compiled_programs
 
 SCRIPT = """
 import json, sys, warnings
@@ -59,3 +62,18 @@ def test_the_place_can_be_chosen_and_keeping_turned_off(compile_in, tmp_path):
     (tmp_path / "file").touch()
     assert compile_in(str(tmp_path / "file"))[0] == "None"
     assert not (tmp_path / "none").exists() and not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("Not authorized.\nRetrying failed."), RuntimeError("Not authorized.")])
+def test_errors_of_cloud_storage_are_said_and_end_nothing(monkeypatch, capsys, error):
+    def fail(*_, **__):
+        raise error
+
+    settings = []
+    monkeypatch.setattr(epath.gpath.PosixGPath, "mkdir", fail)
+    monkeypatch.setattr("jax.config.update", lambda *setting: settings.append(setting))
+    assert keep_compiled_programs("gs://bucket/compiled") is None
+    assert settings == [("jax_enable_compilation_cache", False)]
+    output = capsys.readouterr().out
+    assert output.startswith("Compiled programs cannot be kept in gs://bucket/compiled")
+    assert output.endswith(" (Not authorized); see --compilation_cache.\n")

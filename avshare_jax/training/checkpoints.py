@@ -219,7 +219,7 @@ def check_workdir(workdir: epath.PathLike) -> None:
                 pass
     except OSError as error:
         raise UserError(
-            f"The workdir {workdir} cannot be written ({error.strerror}): choose another --workdir."
+            f"The workdir {workdir} cannot be written ({error.strerror or error}): choose another --workdir."
         ) from error
 
 

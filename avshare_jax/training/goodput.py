@@ -12,15 +12,18 @@ the last one that is done, and `seconds` what was spent on each cause since its 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import psutil
 from etils import epath
 
+from avshare_jax.settings import reason
+
 START_UP, DATASET, RESTORE, COMPILATION = "start-up", "data set", "restore", "compilation"
-STEPS, INPUT, CHECKPOINTS, EVALUATION = "steps", "input", "checkpoints", "evaluation"
+STEPS, INPUT, CHECKPOINTS, PROFILES = "steps", "input", "checkpoints", "profiles"
 SKIPPED, LOST, DOWNTIME = "skipped", "lost", "downtime"
 
 CAUSES = {
@@ -31,7 +34,7 @@ CAUSES = {
     RESTORE: "reading the checkpoint",
     INPUT: "devices waiting for the next batch",
     CHECKPOINTS: "training stopped for saving",
-    EVALUATION: "training stopped for evaluation",
+    PROFILES: "training stopped for writing profiles",
     SKIPPED: "in steps whose gradient was not finite",
     LOST: "in steps that a restart repeated",
     DOWNTIME: "no process, or one that was killed before it noted its last seconds",
@@ -39,6 +42,9 @@ CAUSES = {
 """All that wall time goes into, with a description; the first is goodput."""
 
 SECONDS_BETWEEN_LINES = 30.0
+
+Interval = tuple[int, int, dict[str, float]]
+"""The steps after the first number, up to the second, and what they took in seconds by `STEPS` and `SKIPPED`."""
 
 
 class Goodput:
@@ -70,7 +76,12 @@ class Goodput:
         self._path: epath.Path | None = None
         self._before: dict[str, float] = {}
         self._start_step = self._step = 0
-        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._unreadable_end = False  # Of the file: a line was cut short by a kill or a full disk.
+        self._failing = False  # The last attempt to write has failed.
+        self._writer: threading.Thread | None = None
+        self._closing = threading.Event()
+        # Steps take the first one; only who writes takes the second, for as long as storage takes.
+        self._lock, self._file_lock = threading.Lock(), threading.Lock()
 
     @classmethod
     def of_process(cls) -> "Goodput":
@@ -83,6 +94,8 @@ class Goodput:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Writes the last line, and says how it was, where `open` was called."""
         self._closing.set()
+        if self._writer:
+            self._writer.join()  # No line of its comes after the last one.
         if self._path:
             self.write(done=kind is None)
             print(describe(self.of_run()), flush=True)
@@ -92,6 +105,16 @@ class Goodput:
         with self._lock:
             self._account()
             self._cause = cause
+
+    @contextmanager
+    def during(self, cause: str) -> Iterator[None]:
+        """What is inside belongs to `cause`; what follows, to the same as before."""
+        before = self._cause
+        self.turn_to(cause)
+        try:
+            yield
+        finally:
+            self.turn_to(before)
 
     def move(self, cause: str, seconds: float) -> None:
         """Takes seconds off the step that is going on: they belong to `cause`."""
@@ -114,28 +137,43 @@ class Goodput:
           workdir: of the run.
           start_step: of the checkpoint that this process goes on from. Where that turns out damaged, call it again.
         """
-        first = self._path is None
-        self._path, self._start_step, self._step = epath.Path(workdir) / "goodput.jsonl", start_step, start_step
-        lines = [line for line in read_lines(self._path) if line["process"] != self._process]
+        path = epath.Path(workdir) / "goodput.jsonl"
+        lines = [line for line in read_lines(path) if line["process"] != self._process]
         opening = {"process": self._process, "start_step": start_step, "step": start_step, "seconds": {}}
         self._before = summarize([*lines, opening])
+        with self._lock:
+            first, self._path = self._path is None, path
+            self._start_step = self._step = start_step
         if first and jax.process_index() == 0:
-            if self._path.exists() and not self._path.read_text().endswith("\n"):  # Cut short by a kill.
-                self._append("\n")
-            threading.Thread(target=self._write_regularly, daemon=True).start()
+            self._unreadable_end = path.exists() and not path.read_text().endswith("\n")
+            self._writer = threading.Thread(target=self._write_regularly, daemon=True)
+            self._writer.start()
         self.write()
 
     def write(self, done: bool = False) -> None:
-        """Appends a line with what has come since the last; `done` says that the run has all its steps."""
-        with self._lock:
-            self._account()
-            new = {cause: round(s - self._written.get(cause, 0.0), 3) for cause, s in self._seconds.items()}
-            new = {cause: seconds for cause, seconds in new.items() if seconds}
+        """Appends a line with what has come since the last; `done` says that the run has all its steps.
+
+        Where that fails, it says so, and a later line tells what this one would have: a run does not end over it.
+        """
+        if not self._path or jax.process_index() > 0:
+            return
+        with self._file_lock:
+            with self._lock:
+                self._account()
+                new = {cause: round(s - self._written.get(cause, 0.0), 3) for cause, s in self._seconds.items()}
+                new = {cause: seconds for cause, seconds in new.items() if seconds}
+                line = {"process": self._process, "start_step": self._start_step, "step": self._step, "seconds": new}
+            text = json.dumps(line | ({"done": True} if done else {})) + "\n"
+            try:
+                self._append("\n" + text if self._unreadable_end else text)
+            except Exception as error:  # Cloud storage raises errors of its own libraries.
+                if not self._failing:
+                    print(f"{self._path} cannot be written ({reason(error)}). Training goes on.", flush=True)
+                self._failing = self._unreadable_end = True
+                return
+            self._failing = self._unreadable_end = False
             for cause, seconds in new.items():
                 self._written[cause] = self._written.get(cause, 0.0) + seconds
-            line = {"process": self._process, "start_step": self._start_step, "step": self._step, "seconds": new}
-            if self._path and jax.process_index() == 0:
-                self._append(json.dumps(line | ({"done": True} if done else {})) + "\n")
 
     def of_this_process(self) -> dict[str, float]:
         """Seconds by cause since this process started."""
@@ -179,14 +217,14 @@ def read_lines(path: epath.Path) -> list[dict[str, Any]]:
 def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Adds up the lines of a goodput.jsonl, in the order in which they were written.
 
-    Time in steps is lost when a later process goes on from a step before them. Where that is in the middle of a line,
-    its steps count as equally long. Between two processes is downtime, unless the first one was done.
+    Time in steps, skipped ones too, is lost when a later process goes on from a step before them. Where that is in the
+    middle of a line, its steps count as equally long. Between two processes is downtime, unless the first one was done.
 
     Returns:
       Seconds by cause, for all of `CAUSES`; their sum is the wall time from the first process to the last line.
     """
     totals = dict.fromkeys(CAUSES, 0.0)
-    intervals: list[tuple[int, int, float]] = []  # The steps after the first number, up to the second; seconds.
+    intervals: list[Interval] = []
     process, end, start_step, step, done = None, 0.0, 0, 0, False
     for line in lines:
         if process is None or line["process"] != process or line["start_step"] != start_step:
@@ -199,7 +237,8 @@ def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
             totals[cause] = totals.get(cause, 0.0) + seconds
             end += seconds
         if line["step"] > step:
-            intervals.append((step, line["step"], line["seconds"].get(STEPS, 0.0)))
+            in_steps = {cause: line["seconds"].get(cause, 0.0) for cause in (STEPS, SKIPPED)}
+            intervals.append((step, line["step"], in_steps))
         step, done = line["step"], line.get("done", False)
     return totals
 
@@ -218,15 +257,15 @@ def describe(seconds: Mapping[str, float]) -> str:
     return f"{share}; {causes}." if causes else f"{share}."
 
 
-def _forget(
-    intervals: list[tuple[int, int, float]], start_step: int, totals: dict[str, float]
-) -> list[tuple[int, int, float]]:
-    """Moves the time of steps after `start_step` from `STEPS` to `LOST`; returns the intervals that are left."""
+def _forget(intervals: list[Interval], start_step: int, totals: dict[str, float]) -> list[Interval]:
+    """Moves the time of steps after `start_step` to `LOST`; returns the intervals that are left."""
     left = []
     for first, last, seconds in intervals:
-        lost = seconds * min(max(last - start_step, 0) / (last - first), 1.0)
-        totals[STEPS] -= lost
-        totals[LOST] += lost
+        share = min(max(last - start_step, 0) / (last - first), 1.0)
+        for cause, of_cause in seconds.items():
+            totals[cause] -= of_cause * share
+            totals[LOST] += of_cause * share
         if first < start_step:
-            left.append((first, min(last, start_step), seconds - lost))
+            kept = {cause: of_cause * (1 - share) for cause, of_cause in seconds.items()}
+            left.append((first, min(last, start_step), kept))
     return left

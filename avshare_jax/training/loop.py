@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -99,7 +99,7 @@ def train(
                     continue
                 with (
                     Reporter(config, workdir, start_step, shown_metrics, measure_input, goodput) as reporter,
-                    Profiles(workdir, profile_steps) as profiles,
+                    Profiles(workdir, goodput, start_step, config.total_steps, profile_steps) as profiles,
                 ):
                     take_steps(
                         config,
@@ -136,32 +136,43 @@ def take_steps(
     Raises:
       SystemExit: with `hosts.RESTART`, after the process was told to end.
     """
-    pending, watcher = None, ThreadPoolExecutor(1)
+    pending = None
     goodput.turn_to(STEPS)
-    for step in range(int(state.step) + 1, config.total_steps + 1):
-        # Dispatch first: while the devices compute this step, the host reports the step before, which is done, and
-        # takes the next batch. Nothing here waits for the step just dispatched.
-        with profiles.step(step):
-            state, metrics = train_step(state, batch)
-        if pending:
-            reporter.report(*pending)
-        pending = (step, metrics)
-        if step < config.total_steps:
-            batch = shard_batch(next_batch(batches, metrics, watcher, goodput), mesh, config.sharding)
-        profiles.finish(step, metrics)
-        ending = preemption.is_due(step)
-        if step % config.checkpoint_every == 0 or step == config.total_steps or ending:
-            # The line of this step comes before its checkpoint: a resumed run would not write it again.
-            reporter.report(*pending)
-            pending = None
-            goodput.turn_to(CHECKPOINTS)
-            goodput.write()  # So that it is known how long the steps took that are saved now.
-            checkpoints.save(state)
-            goodput.turn_to(STEPS)
-        if ending and step < config.total_steps:
-            print(f"Told to end: step {step} is saved. The same command goes on from there.", flush=True)
-            goodput.turn_to(CHECKPOINTS)
-            sys.exit(RESTART)
+    with watching() as watcher:
+        for step in range(int(state.step) + 1, config.total_steps + 1):
+            # Dispatch first: while the devices compute this step, the host reports the step before, which is done, and
+            # takes the next batch. Nothing here waits for the step just dispatched.
+            with profiles.step(step):
+                state, metrics = train_step(state, batch)
+            if pending:
+                reporter.report(*pending)
+            pending = (step, metrics)
+            if step < config.total_steps:
+                batch = shard_batch(next_batch(batches, metrics, watcher, goodput), mesh, config.sharding)
+            profiles.finish(step, metrics)
+            ending = preemption.is_due(step)
+            if step % config.checkpoint_every == 0 or step == config.total_steps or ending:
+                # The line of this step comes before its checkpoint: a resumed run would not write it again.
+                reporter.report(*pending)
+                pending = None
+                goodput.turn_to(CHECKPOINTS)
+                goodput.write()  # So that it is known how long the steps took that are saved now.
+                checkpoints.save(state)
+                goodput.turn_to(STEPS)
+            if ending and step < config.total_steps:
+                print(f"Told to end: step {step} is saved. The same command goes on from there.", flush=True)
+                goodput.turn_to(CHECKPOINTS)
+                sys.exit(RESTART)
+
+
+@contextmanager
+def watching() -> Iterator[ThreadPoolExecutor]:
+    """A thread that waits for devices. Leaving does not wait for it: they may hang."""
+    watcher = ThreadPoolExecutor(1, thread_name_prefix="watcher")
+    try:
+        yield watcher
+    finally:
+        watcher.shutdown(wait=False)
 
 
 def next_batch(
@@ -204,13 +215,14 @@ def prepare(
     if checkpoints.latest_step() is None:
         # What runs once is worth less optimization: on CPUs, it compiles in half the time to the same numbers.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        state = start_from(jax.jit(create, out_shardings=sharding, compiler_options=options)(key, batch))
+        state = jax.jit(create, out_shardings=sharding, compiler_options=options)(key, batch)
+        with goodput.during(RESTORE):
+            state = start_from(state)
     else:
-        goodput.turn_to(RESTORE)
-        state = checkpoints.restore(
-            jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, sharding)
-        )
-        goodput.turn_to(COMPILATION)
+        with goodput.during(RESTORE):
+            state = checkpoints.restore(
+                jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, sharding)
+            )
     train_step = make_train_step(
         task,
         optimizer,

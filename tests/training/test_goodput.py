@@ -1,6 +1,8 @@
 """Where the time goes: a clock that is moved by hand, and several processes of a run one after the other."""
 
 import json
+import threading
+import time
 
 import pytest
 from etils import epath
@@ -142,6 +144,97 @@ def test_lines_cut_short_by_a_kill_are_left_out(clock, start, tmp_path):
         take(second, clock, (1,), 1.0)
     assert of_file(tmp_path) == pytest.approx({START_UP: 4, STEPS: 1, LOST: 1})
     assert path.read_text().count('"st\n{') == 1
+
+
+def test_skipped_steps_that_a_restart_repeats_are_lost_too(clock, start, tmp_path):
+    killed = start()
+    killed.open(tmp_path, 0)
+    take(killed, clock, range(1, 5), 1.0, skipped=(2, 4))
+    killed.write()
+    with start() as second:
+        second.open(tmp_path, 2)
+    assert of_file(tmp_path) == pytest.approx({START_UP: 4, STEPS: 1, SKIPPED: 1, LOST: 2})
+
+
+def test_a_ledger_that_cannot_be_written_ends_nothing_and_is_made_up_for(clock, start, tmp_path, capsys):
+    path, aside = tmp_path / "goodput.jsonl", tmp_path / "aside"
+    with pytest.raises(KeyboardInterrupt), start() as first:
+        first.open(tmp_path, 0)
+        path.rename(aside)
+        path.mkdir()
+        take(first, clock, (1, 2), 1.0)
+        first.write()
+        first.write()
+        assert capsys.readouterr().out == f"{path} cannot be written (Is a directory). Training goes on.\n"
+        path.rmdir()
+        path.write_text(aside.read_text() + '{"process": 1000000.0, "st')  # As a full disk leaves it.
+        first.write()
+        assert of_file(tmp_path) == pytest.approx({START_UP: 2, STEPS: 2})
+        path.unlink()
+        path.mkdir()
+        raise KeyboardInterrupt
+
+
+def test_the_thread_outlives_errors(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(goodput, "SECONDS_BETWEEN_LINES", 0.001)
+    process, attempts, thrice = start(), [], threading.Event()
+
+    def fail(text):
+        attempts.append(text)
+        if len(attempts) > 3:
+            thrice.set()
+        raise OSError("There is no room.")
+
+    monkeypatch.setattr(process, "_append", fail)
+    with process:
+        process.open(tmp_path, 0)
+        assert thrice.wait(5)
+
+
+def test_slow_storage_does_not_hold_up_steps(start, tmp_path, monkeypatch):
+    process = start()
+    process.open(tmp_path, 0)
+    writing, stalled = threading.Event(), threading.Event()
+    monkeypatch.setattr(process, "_append", lambda text: (writing.set(), stalled.wait(10)))
+    writer = threading.Thread(target=process.write)
+    writer.start()
+    assert writing.wait(5)
+    steps = threading.Thread(target=lambda: (process.turn_to(STEPS), process.finish_step(1, False)), daemon=True)
+    steps.start()
+    steps.join(5)
+    assert not steps.is_alive()
+    stalled.set()
+    writer.join()
+
+
+def test_no_line_comes_after_the_last_one(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(goodput, "SECONDS_BETWEEN_LINES", 0.001)
+    process, in_thread = start(), threading.Event()
+    write = process.write
+
+    def write_late(**how):
+        if threading.current_thread() is not threading.main_thread():
+            in_thread.set()
+            time.sleep(0.02)
+        write(**how)
+
+    monkeypatch.setattr(process, "write", write_late)
+    with process:
+        process.open(tmp_path, 0)
+        assert in_thread.wait(5)
+    time.sleep(0.03)
+    lines = goodput.read_lines(epath.Path(tmp_path) / "goodput.jsonl")
+    assert len(lines) >= 3
+    assert [line.get("done", False) for line in lines] == [False] * (len(lines) - 1) + [True]
+
+
+def test_what_is_inside_belongs_to_another_cause_and_what_follows_to_the_one_before(clock, start):
+    process = start()
+    process.turn_to(COMPILATION)
+    with process.during(CHECKPOINTS):
+        clock.now += 2
+    clock.now += 3
+    assert process.of_this_process() == pytest.approx({START_UP: 2, COMPILATION: 3, CHECKPOINTS: 2})
 
 
 def test_after_a_run_that_was_done_there_is_no_downtime(clock, start, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from avshare_jax.settings import UserError
 from avshare_jax.training import checkpoints, loop, mesh
-from avshare_jax.training.goodput import INPUT, STEPS, Goodput
+from avshare_jax.training.goodput import COMPILATION, INPUT, RESTORE, STEPS, Goodput
 
 
 @pytest.fixture
@@ -131,6 +131,38 @@ def test_input_that_is_there_in_time_is_no_waiting():
     loop.next_batch(iter([{}]), {"loss": still_computing}, watcher, goodput)
     working.set()
     assert goodput.of_this_process().get(INPUT, 0.0) == 0.0
+
+
+def test_reading_weights_to_start_from_counts_as_restoring(linear_config, linear_task, step_batches, tmp_path):
+    def read(state):
+        time.sleep(0.2)
+        return state
+
+    goodput = Goodput()
+    loop.train(
+        linear_config,
+        tmp_path,
+        task=linear_task,
+        make_batches=step_batches(),
+        dataset_identity={"name": "lines", "fingerprint": "1"},
+        mesh=mesh.make_mesh(linear_config.mesh),
+        start_from=read,
+        goodput=goodput,
+    )
+    seconds = goodput.of_run()
+    assert seconds[RESTORE] >= 0.2 and seconds[COMPILATION] > 0
+
+
+def test_a_hanging_device_does_not_keep_the_loop_from_ending():
+    device = threading.Event()
+    with pytest.raises(KeyboardInterrupt), loop.watching() as watcher:
+        watching = watcher.submit(device.wait, 10)
+        raise KeyboardInterrupt
+    assert not watching.done()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("watcher")]
+    device.set()
+    thread.join(5)
+    assert not thread.is_alive()  # As soon as nothing hangs.
 
 
 def test_what_is_measured_of_the_input_is_logged(linear_config, linear_task, step_batches, tmp_path):
