@@ -23,6 +23,7 @@ from avshare_jax.evaluation.classification_metrics import class_table, confusion
 from avshare_jax.evaluation.evaluate import set_chosen, stage, trained_fingerprint, with_progress
 from avshare_jax.evaluation.multi_view import Video, jit_scorer, pooled, score_videos, view_mesh, whole_batch
 from avshare_jax.evaluation.overlap import Overlap, find_overlap
+from avshare_jax.evaluation.runs import record
 from avshare_jax.models.avbert import INPUTS
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training.checkpoints import latest_step, load_config, restore_variables
@@ -314,7 +315,7 @@ def write(run: Run, evaluation: Mapping[str, Any], scored: Scored) -> None:
     folder.mkdir(exist_ok=True)
     (folder / f"{run.step}.videos.jsonl").write_text("".join(map(video_line, video_rows(run, scored))))
     classification_report.write_report(run.workdir / "report", evaluation)
-    (folder / f"{run.step}.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    record(run.workdir, evaluation)
 
 
 def video_rows(run: Run, scored: Scored) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Evaluates the run in a workdir, whatever its task is: one checkpoint, or each as it lands."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, saved_steps
+from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, replace_text, saved_steps
 from avshare_jax.training.metrics import open_summaries
 
 Evaluate = Callable[[ConfigDict, epath.PathLike, int | None], Mapping[str, Any]]
@@ -19,7 +20,7 @@ NOTHING, END = -1, -2
 
 
 def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Mapping[str, Any]:
-    """Evaluates a checkpoint as its run's task asks, and writes its measures to TensorBoard files as well.
+    """Evaluates a checkpoint as its run's task asks.
 
     Args:
       config: `configs/eval.py`.
@@ -36,10 +37,18 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None =
         from avshare_jax.evaluation.classify import evaluate
     else:
         from avshare_jax.evaluation.evaluate import evaluate
-    evaluation = evaluate(config, workdir, step)
-    if jax.process_index() == 0:
-        write_scalars(workdir, evaluation["step"], dict(scalars(evaluation)))
-    return evaluation
+    return evaluate(config, workdir, step)
+
+
+def record(workdir: epath.PathLike, evaluation: Mapping[str, Any]) -> None:
+    """Writes measures to TensorBoard files and then to WORKDIR/eval/STEP.json, whose presence says that all is there.
+
+    To be called last, when reports are written, and by process 0 alone.
+    """
+    write_scalars(workdir, evaluation["step"], dict(scalars(evaluation)))
+    path = evaluation_file(workdir, evaluation["step"])
+    path.parent.mkdir(exist_ok=True)
+    replace_text(path, json.dumps(evaluation, indent=2) + "\n")
 
 
 def scalars(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -1,5 +1,6 @@
 """Watching a training: each checkpoint is evaluated once, whatever happens to the training meanwhile."""
 
+import json
 import shutil
 import threading
 
@@ -106,7 +107,18 @@ def test_measures_become_scalars():
     }
 
 
-def test_scalars_are_written(tmp_path):
-    runs.write_scalars(tmp_path, 3, {"measures/both/top1": 0.5})
+def test_scalars_are_written_before_what_says_that_all_is_done(tmp_path, monkeypatch):
+    evaluation = {"step": 3, "measures": {"both": {"top1": 0.5}}}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.os, "getpid", killed)  # Asked for when the file is written.
+        with pytest.raises(KeyboardInterrupt):
+            runs.record(tmp_path, evaluation)
+    assert not runs.evaluation_file(tmp_path, 3).exists()
     [path] = (tmp_path / "tensorboard" / "eval").iterdir()
     assert b"measures/both/top1" in path.read_bytes()
+    runs.record(tmp_path, evaluation)
+    assert json.loads(runs.evaluation_file(tmp_path, 3).read_text()) == evaluation
