@@ -11,12 +11,13 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, replace_text, saved_steps
 from avshare_jax.training.metrics import open_summaries
 
 Evaluate = Callable[[ConfigDict, epath.PathLike, int | None], Mapping[str, Any]]
 
-NOTHING, END = -1, -2
+NOTHING, END, LEFT_OUT = -1, -2, -3
 
 
 def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Mapping[str, Any]:
@@ -88,10 +89,10 @@ def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = eval
       evaluate: evaluates one checkpoint.
 
     Raises:
-      UserError, DatasetError: the run cannot be evaluated.
+      UserError, DatasetError: the run cannot be evaluated, or its last checkpoint has been left out.
     """
     waiting, left_out = False, set()
-    while (step := agreed(next_step(workdir, left_out))) != END:
+    while (step := agreed(next_step(workdir, left_out))) not in (END, LEFT_OUT):
         if step == NOTHING:
             if not waiting:
                 print(f"Waiting for a checkpoint in {workdir} ...", flush=True)
@@ -101,20 +102,23 @@ def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = eval
         waiting, stamp = False, written_at(workdir, step)
         try:
             evaluate(config, workdir, step)
-        except UnusableCheckpointError as error:
-            if step in saved_steps(workdir):
-                print(f"Left out: {error}", flush=True)
-        except Exception:
-            if step in saved_steps(workdir):
-                raise
-        if step not in saved_steps(workdir) and not evaluation_file(workdir, step).exists():
-            print(f"The checkpoint of step {step} was removed before it was read.", flush=True)
+        except UnusableCheckpointError as error:  # Raised in all processes if in one.
+            there = step in saved_steps(workdir)
+            removed = f"The checkpoint of step {step} was removed before it was read."
+            print(f"Left out: {error}" if there else removed, flush=True)
         left_out.add((step, stamp))
+    if step == LEFT_OUT:
+        raise UserError(
+            f"The run in {workdir} has all of its steps, but the checkpoint of its last one has no evaluation, for the "
+            "reason above: once that is mended, evaluate it with eval.py."
+        )
     print("The run has all of its steps, and its last checkpoint is evaluated.", flush=True)
 
 
 def next_step(workdir: epath.PathLike, left_out: set[tuple[int, float]]) -> int:
-    """The first step whose checkpoint has its evaluation to come; `NOTHING` for now; `END` where all is done.
+    """The first step whose checkpoint has its evaluation to come; `NOTHING` for now.
+
+    `END` where all is done, and `LEFT_OUT` where all is done but the last.
 
     Args:
       workdir: of the run.
@@ -127,7 +131,9 @@ def next_step(workdir: epath.PathLike, left_out: set[tuple[int, float]]) -> int:
     for step in steps:
         if not evaluation_file(workdir, step).exists() and (step, written_at(workdir, step)) not in left_out:
             return step
-    return END if steps and steps[-1] >= total else NOTHING
+    if not steps or steps[-1] < total:
+        return NOTHING
+    return END if evaluation_file(workdir, steps[-1]).exists() else LEFT_OUT
 
 
 def evaluation_file(workdir: epath.PathLike, step: int) -> epath.Path:
@@ -137,8 +143,10 @@ def evaluation_file(workdir: epath.PathLike, step: int) -> epath.Path:
 
 def written_at(workdir: epath.PathLike, step: int) -> float:
     """When a checkpoint was written, in seconds; 0 where there is none."""
-    path = epath.Path(workdir) / "checkpoints" / str(step)
-    return path.stat().mtime if path.exists() else 0.0
+    try:
+        return (epath.Path(workdir) / "checkpoints" / str(step)).stat().mtime
+    except FileNotFoundError:  # Training may remove it at any moment.
+        return 0.0
 
 
 def agreed(step: int) -> int:
