@@ -28,7 +28,7 @@ from avshare_jax.models.avbert import INPUTS
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training.checkpoints import latest_step, load_config, restore_variables
 from avshare_jax.training.classification import Batch, Classification, Variables
-from avshare_jax.training.finetune import CHOICES, LIMITS, check_classes, check_labels
+from avshare_jax.training.finetune import CHOICES, LIMITS, check_classes, check_labels, check_positions
 from avshare_jax.training.hosts import gather
 from avshare_jax.training.plan import abstract_batch
 
@@ -156,6 +156,7 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
         set_chosen(run_config.data, config.data)
         set_chosen(run_config.test, config.test)
     check_fields(run_config, LIMITS, CHOICES)
+    check_positions(run_config)
     data, test = run_config.data, run_config.test
     if test.crop > test.short_side:
         raise UserError(f"config.test.crop={test.crop} must be at most config.test.short_side={test.short_side}.")
