@@ -44,8 +44,7 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
     """
     import jax
 
-    from avshare_jax.evaluation.runs import evaluate_run, evaluation_file
-    from avshare_jax.training.checkpoints import check_workdir, load_config, replace_text
+    from avshare_jax.training.checkpoints import check_workdir, replace_text
     from avshare_jax.training.finetune import finetune
     from avshare_jax.training.goodput import Goodput
 
@@ -57,10 +56,7 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
         folder = os.path.join(workdir, f"split_{split}")
         print(f"\nSplit {split} of {config.num_splits}, in {folder}", flush=True)
         finetune(of_split, folder, goodput=Goodput())
-        path = evaluation_file(folder, load_config(folder).total_steps)
-        if not path.exists():
-            evaluate_run(eval_config, folder)
-        found.append(json.loads(path.read_text()))
+        found.append(test_split(test_config(of_split, eval_config), folder))
     result = summarize(found) | {"run": config.name, "init_from": config.init_from}
     if jax.process_index() == 0:
         from etils import epath
@@ -68,6 +64,66 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
         replace_text(epath.Path(workdir) / "protocol.json", json.dumps(result, indent=2) + "\n")
     print(f"\n{format_result(result)}\n\nAll measures: {os.path.join(workdir, 'protocol.json')}", flush=True)
     return result
+
+
+def test_config(config: ConfigDict, eval_config: ConfigDict) -> ConfigDict:
+    """Returns a copy of `configs/eval.py` that tests what the config of a split says, whatever its run has recorded."""
+    from avshare_jax.training.finetune import with_split
+
+    data, chosen = with_split(config).data, eval_config.copy_and_resolve_references()
+    chosen.data.update(name=data.name, data_dir=data.data_dir, eval_split=data.eval_split)
+    chosen.test.update(config.test)
+    return chosen
+
+
+def test_split(eval_config: ConfigDict, folder: str) -> Mapping[str, Any]:
+    """Tests the last checkpoint of the run in `folder`, or takes what the same test of it has written before.
+
+    Returns:
+      The same in all processes, of which only the first looks at files.
+    """
+    import jax
+
+    from avshare_jax.evaluation.runs import evaluate_run
+    from avshare_jax.training.checkpoints import latest_step
+    from avshare_jax.training.hosts import gather
+
+    known = None
+    if jax.process_index() == 0:
+        step = latest_step(folder)
+        known = step, earlier_test(eval_config, folder, step)
+    step, evaluation = gather(known)[0]
+    return evaluation or evaluate_run(eval_config, folder, step)
+
+
+def earlier_test(eval_config: ConfigDict, folder: str, step: int) -> dict[str, Any] | None:
+    """What eval/STEP.json holds, if the same videos were tested in the same way; else None.
+
+    Args:
+      eval_config: from `test_config`.
+      folder: of the run.
+      step: of the checkpoint.
+    """
+    from avshare_jax.data.mixtures import dataset_names
+    from avshare_jax.evaluation.evaluate import trained_fingerprint
+    from avshare_jax.evaluation.runs import evaluation_file
+
+    path = evaluation_file(folder, step)
+    if not path.exists():
+        return None
+    evaluation, trained_on = (json.loads(file.read_text()) for file in (path, path.parent.parent / "dataset.json"))
+    name = dataset_names(eval_config.data.name)[0]
+    data, overlap, exclude = evaluation["dataset"], evaluation["overlap"], eval_config.exclude_pretraining_videos
+    if overlap:  # Where nothing is in common, there is nothing to leave out.
+        exclude = exclude and (overlap["overlapping_videos"] != 0 or bool(overlap["not_compared"]))
+    same = (
+        data["split"] == eval_config.data.eval_split
+        and data["name"] == name
+        and data["fingerprint"] == trained_fingerprint(trained_on, name)
+        and evaluation["views"] == eval_config.test.to_dict()
+        and (not overlap or overlap["excluded"] == exclude)
+    )
+    return evaluation if same else None
 
 
 def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Mean and standard deviation over the splits of a protocol; what runs them is tested by test_transfer.py."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from avshare_jax import protocol
+from avshare_jax.evaluation import runs
+from avshare_jax.recipes import classification
+from avshare_jax.training import checkpoints
+from tests import transfer
 
 
 def evaluation(split, top1, top5=None):
@@ -26,6 +31,62 @@ def test_mean_and_deviation_of_splits():
 
 def test_a_single_split_has_no_deviation():
     assert protocol.summarize([evaluation(1, 0.5)])["std"]["visual"]["top1"] is None
+
+
+@pytest.fixture
+def tested(tmp_path, monkeypatch):
+    """Tests split 2 as a protocol does, where step 5 of two data sets has an evaluation; says whether it was reused."""
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "dataset.json").write_text(json.dumps({"name": "clips+more", "fingerprint": "1+2"}))
+    overlap = {"overlapping_videos": 1, "not_compared": [], "excluded": False}
+    recorded = {
+        "dataset": {"name": "clips", "fingerprint": "1", "split": "test2"},
+        "views": classification("finetune_clips", transfer.FRONTEND, ("visual",)).test.to_dict(),
+        "overlap": overlap,
+    }
+    monkeypatch.setattr(checkpoints, "latest_step", lambda workdir: 5)
+    asked = []
+
+    def evaluate_run(config, workdir, step):
+        asked.append((config.data.eval_split, config.test.spatial_views, step))
+        return {"fresh": True}
+
+    monkeypatch.setattr(runs, "evaluate_run", evaluate_run)
+
+    def test(exclude=False, overlap=overlap, fingerprint="1", **changes):
+        found = recorded | {"overlap": overlap, "dataset": recorded["dataset"] | {"fingerprint": fingerprint}}
+        (tmp_path / "eval" / "5.json").write_text(json.dumps(found))
+        config = classification("finetune_clips", transfer.FRONTEND, ("visual",))
+        config.update(num_splits=3, split=2)
+        config.data.update(name="clips+more", eval_split="test{split}")
+        config.update_from_flattened_dict(changes)
+        eval_config = transfer.evaluation_config(exclude_pretraining_videos=exclude)
+        result = protocol.test_split(protocol.test_config(config, eval_config), str(tmp_path))
+        assert result == ({"fresh": True} if asked else found)
+        return asked or "reused"
+
+    return test
+
+
+def test_an_evaluation_is_reused_where_it_tested_the_same(tested):
+    assert tested() == "reused"
+    assert tested(exclude=True, overlap=None) == "reused"
+    none_seen = {"overlapping_videos": 0, "not_compared": [], "excluded": False}
+    assert tested(exclude=True, overlap=none_seen) == "reused"
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({"data.eval_split": "other{split}"}, ("other2", 3, 5)),
+        ({"test.spatial_views": 1}, ("test2", 1, 5)),
+        ({"data.name": "more"}, ("test2", 3, 5)),
+        ({"fingerprint": "0"}, ("test2", 3, 5)),
+        ({"exclude": True}, ("test2", 3, 5)),
+    ],
+)
+def test_an_evaluation_of_something_else_is_not_reused(tested, changes, asked):
+    assert tested(**changes) == [asked]
 
 
 def test_a_config_of_no_task_gets_a_sentence():

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from avshare_jax.settings import UserError
+
 TOP = 5
 
 
@@ -53,9 +55,17 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """`num_videos`, `top1`, `top5`, `mean_average_precision`, `classes_with_precision`, and `chance` of top-1.
 
     Chance is the share of the largest class. None stands for what cannot be measured.
+
+    Raises:
+      UserError: scores are not finite numbers; in comparisons, they would count as right.
     """
     if not len(scores):
         return {"num_videos": 0}
+    if broken := int((~np.isfinite(scores)).any(1).sum()):
+        raise UserError(
+            f"{broken:,} of {len(scores):,} videos have scores that are not numbers, and nothing can be measured: the "
+            "training has diverged. Train again with a lower config.optimizer.learning_rate."
+        )
     several = labels if labels.ndim == 2 else one_hot(labels, scores.shape[1])
     precisions = average_precisions(scores, labels)
     return {

@@ -23,11 +23,12 @@ from avshare_jax.evaluation.classification_metrics import class_table, confusion
 from avshare_jax.evaluation.evaluate import set_chosen, stage, trained_fingerprint, with_progress
 from avshare_jax.evaluation.multi_view import Video, jit_scorer, pooled, score_videos, view_mesh, whole_batch
 from avshare_jax.evaluation.overlap import Overlap, find_overlap
+from avshare_jax.evaluation.runs import record
 from avshare_jax.models.avbert import INPUTS
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training.checkpoints import latest_step, load_config, restore_variables
 from avshare_jax.training.classification import Batch, Classification, Variables
-from avshare_jax.training.finetune import CHOICES, LIMITS, check_classes, check_labels
+from avshare_jax.training.finetune import CHOICES, LIMITS, check_classes, check_labels, check_positions
 from avshare_jax.training.hosts import gather
 from avshare_jax.training.plan import abstract_batch
 
@@ -155,6 +156,7 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
         set_chosen(run_config.data, config.data)
         set_chosen(run_config.test, config.test)
     check_fields(run_config, LIMITS, CHOICES)
+    check_positions(run_config)
     data, test = run_config.data, run_config.test
     if test.crop > test.short_side:
         raise UserError(f"config.test.crop={test.crop} must be at most config.test.short_side={test.short_side}.")
@@ -314,7 +316,7 @@ def write(run: Run, evaluation: Mapping[str, Any], scored: Scored) -> None:
     folder.mkdir(exist_ok=True)
     (folder / f"{run.step}.videos.jsonl").write_text("".join(map(video_line, video_rows(run, scored))))
     classification_report.write_report(run.workdir / "report", evaluation)
-    (folder / f"{run.step}.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    record(run.workdir, evaluation)
 
 
 def video_rows(run: Run, scored: Scored) -> Iterator[dict[str, Any]]:

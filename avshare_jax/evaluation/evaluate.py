@@ -28,6 +28,7 @@ from avshare_jax.evaluation.linear_probe import linear_predictions
 from avshare_jax.evaluation.neighbors import neighbor_predictions
 from avshare_jax.evaluation.overlap import Overlap, count_videos, describe, find_overlap, leave_out
 from avshare_jax.evaluation.probes import probe_networks
+from avshare_jax.evaluation.runs import evaluation_file, record
 from avshare_jax.evaluation.summary import NO_HEADS, format_table, summary
 from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import latest_step, load_config, restore_network, restore_variables
@@ -118,9 +119,6 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
         print(NO_HEADS, flush=True)
     print(describe(run.overlap.to_json(excluded=bool(run.excluded))), flush=True)
     evaluation, gallery = measure(config, run)
-    path = run.workdir / "eval" / f"{run.step}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(evaluation, indent=2) + "\n")
     with stage("report"):
         metrics = report.read_metrics(run.workdir / "metrics.jsonl")
         scores, sheet, pictures = {}, [], {}
@@ -130,6 +128,9 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
             pictures = read_pictures(run, gallery, sheet)
         time_spent = summarize(read_lines(run.workdir / "goodput.jsonl"))
         page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures, time_spent)
+    if jax.process_index() == 0:
+        record(run.workdir, evaluation)
+    path = evaluation_file(run.workdir, run.step)
     print(f"\n{format_table(summary(evaluation))}\n\nAll measures: {path}\nReport: {page}")
     return evaluation
 

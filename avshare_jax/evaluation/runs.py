@@ -1,5 +1,6 @@
 """Evaluates the run in a workdir, whatever its task is: one checkpoint, or each as it lands."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,16 +11,17 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, saved_steps
+from avshare_jax.settings import UserError
+from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, replace_text, saved_steps
 from avshare_jax.training.metrics import open_summaries
 
 Evaluate = Callable[[ConfigDict, epath.PathLike, int | None], Mapping[str, Any]]
 
-NOTHING, END = -1, -2
+NOTHING, END, LEFT_OUT = -1, -2, -3
 
 
 def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Mapping[str, Any]:
-    """Evaluates a checkpoint as its run's task asks, and writes its measures to TensorBoard files as well.
+    """Evaluates a checkpoint as its run's task asks.
 
     Args:
       config: `configs/eval.py`.
@@ -36,10 +38,18 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None =
         from avshare_jax.evaluation.classify import evaluate
     else:
         from avshare_jax.evaluation.evaluate import evaluate
-    evaluation = evaluate(config, workdir, step)
-    if jax.process_index() == 0:
-        write_scalars(workdir, evaluation["step"], dict(scalars(evaluation)))
-    return evaluation
+    return evaluate(config, workdir, step)
+
+
+def record(workdir: epath.PathLike, evaluation: Mapping[str, Any]) -> None:
+    """Writes measures to TensorBoard files and then to WORKDIR/eval/STEP.json, whose presence says that all is there.
+
+    To be called last, when reports are written, and by process 0 alone.
+    """
+    write_scalars(workdir, evaluation["step"], dict(scalars(evaluation)))
+    path = evaluation_file(workdir, evaluation["step"])
+    path.parent.mkdir(exist_ok=True)
+    replace_text(path, json.dumps(evaluation, indent=2) + "\n")
 
 
 def scalars(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -79,10 +89,10 @@ def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = eval
       evaluate: evaluates one checkpoint.
 
     Raises:
-      UserError, DatasetError: the run cannot be evaluated.
+      UserError, DatasetError: the run cannot be evaluated, or its last checkpoint has been left out.
     """
     waiting, left_out = False, set()
-    while (step := agreed(next_step(workdir, left_out))) != END:
+    while (step := agreed(next_step(workdir, left_out))) not in (END, LEFT_OUT):
         if step == NOTHING:
             if not waiting:
                 print(f"Waiting for a checkpoint in {workdir} ...", flush=True)
@@ -92,20 +102,23 @@ def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = eval
         waiting, stamp = False, written_at(workdir, step)
         try:
             evaluate(config, workdir, step)
-        except UnusableCheckpointError as error:
-            if step in saved_steps(workdir):
-                print(f"Left out: {error}", flush=True)
-        except Exception:
-            if step in saved_steps(workdir):
-                raise
-        if step not in saved_steps(workdir) and not evaluation_file(workdir, step).exists():
-            print(f"The checkpoint of step {step} was removed before it was read.", flush=True)
+        except UnusableCheckpointError as error:  # Raised in all processes if in one.
+            there = step in saved_steps(workdir)
+            removed = f"The checkpoint of step {step} was removed before it was read."
+            print(f"Left out: {error}" if there else removed, flush=True)
         left_out.add((step, stamp))
+    if step == LEFT_OUT:
+        raise UserError(
+            f"The run in {workdir} has all of its steps, but the checkpoint of its last one has no evaluation, for the "
+            "reason above: once that is mended, evaluate it with eval.py."
+        )
     print("The run has all of its steps, and its last checkpoint is evaluated.", flush=True)
 
 
 def next_step(workdir: epath.PathLike, left_out: set[tuple[int, float]]) -> int:
-    """The first step whose checkpoint has its evaluation to come; `NOTHING` for now; `END` where all is done.
+    """The first step whose checkpoint has its evaluation to come; `NOTHING` for now.
+
+    `END` where all is done, and `LEFT_OUT` where all is done but the last.
 
     Args:
       workdir: of the run.
@@ -118,7 +131,9 @@ def next_step(workdir: epath.PathLike, left_out: set[tuple[int, float]]) -> int:
     for step in steps:
         if not evaluation_file(workdir, step).exists() and (step, written_at(workdir, step)) not in left_out:
             return step
-    return END if steps and steps[-1] >= total else NOTHING
+    if not steps or steps[-1] < total:
+        return NOTHING
+    return END if evaluation_file(workdir, steps[-1]).exists() else LEFT_OUT
 
 
 def evaluation_file(workdir: epath.PathLike, step: int) -> epath.Path:
@@ -128,8 +143,10 @@ def evaluation_file(workdir: epath.PathLike, step: int) -> epath.Path:
 
 def written_at(workdir: epath.PathLike, step: int) -> float:
     """When a checkpoint was written, in seconds; 0 where there is none."""
-    path = epath.Path(workdir) / "checkpoints" / str(step)
-    return path.stat().mtime if path.exists() else 0.0
+    try:
+        return (epath.Path(workdir) / "checkpoints" / str(step)).stat().mtime
+    except FileNotFoundError:  # Training may remove it at any moment.
+        return 0.0
 
 
 def agreed(step: int) -> int:

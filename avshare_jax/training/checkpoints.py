@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 
 from avshare_jax.settings import UserError
 from avshare_jax.training.checksums import tree_checksums
-from avshare_jax.training.hosts import first_process_first
+from avshare_jax.training.hosts import first_process_first, gather
 from avshare_jax.training.step import TrainState
 
 # What makes a run another one when it changes, beside its data set.
@@ -332,13 +332,18 @@ def _restore(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]
 
 
 def _restore_or_end(manager: ocp.CheckpointManager, step: int, argument: Any) -> Any:
-    """Restores a checkpoint's variables; `UserError` where it is damaged."""
+    """Restores a checkpoint's variables; `UserError`, in all processes, where one of them finds it damaged or gone."""
+    variables, failure = None, None
     try:
-        return _restore(manager, step, {"variables": argument})["variables"]
+        variables = _restore(manager, step, {"variables": argument})["variables"]
     except DamagedCheckpointError as error:
+        failure = error
+    if failures := [problem for problem in gather(failure and str(failure)) if problem]:
         raise UnusableCheckpointError(
-            f"{error} Run main.py on the workdir again, which goes on from the checkpoint before, or remove that step."
-        ) from error
+            f"{failures[0]} Run main.py on the workdir again, which goes on from the checkpoint before, or remove that "
+            "step."
+        ) from failure
+    return variables
 
 
 def _first_line(error: Exception) -> str:

@@ -93,13 +93,24 @@ def ending_together() -> Iterator[None]:
 
 
 class Preemption:
-    """Notices that this machine is about to be taken away (SIGTERM), at the same step in all processes."""
+    """Notices that this machine is about to be taken away (SIGTERM), at the same step in all processes.
+
+    A context manager: leaving it gives SIGTERM back to whatever handled it before.
+    """
 
     def __init__(self) -> None:
         """Listens from now on. Until the first call of `is_due`, nothing is to be saved: SIGTERM ends the process."""
         self._asked = self._running = False
+        self._before = None
         if not jax.distributed.is_initialized():  # There, JAX listens, and tells the others.
-            signal.signal(signal.SIGTERM, self._notice)
+            self._before = signal.signal(signal.SIGTERM, self._notice)
+
+    def __enter__(self) -> "Preemption":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
 
     def is_due(self, step: int) -> bool:
         """Whether to save the state of this step and end; to be asked after every step, by all processes."""

@@ -62,7 +62,8 @@ def train(
       mesh: from `make_mesh`.
       shown_metrics: names of metrics that the console shows beside the loss.
       measure_input: gives metrics of the input so far, which go to the files with each logged step.
-      preemption: what has been listening for a warning that the machine is taken away; by default, from now on.
+      preemption: what has been listening for a warning that the machine is taken away; by default, from now on. Once
+        training has ended, it no longer does.
       is_trained: which parameters are trained.
       make_optimizer: from `config.optimizer` and the number of steps.
       start_from: puts weights that are there already into the freshly initialized state.
@@ -76,7 +77,7 @@ def train(
     check_run(workdir, config, dataset_identity)
     check_layout(config, mesh)
     preemption, goodput = preemption or Preemption(), goodput or Goodput()
-    with goodput, Checkpoints(workdir, config.checkpoints_kept) as checkpoints:
+    with preemption, goodput, Checkpoints(workdir, config.checkpoints_kept) as checkpoints:
         while True:
             start_step = checkpoints.latest_step() or 0
             if start_step >= config.total_steps:

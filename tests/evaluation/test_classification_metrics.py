@@ -5,6 +5,7 @@ import pytest
 import sklearn.metrics
 
 from avshare_jax.evaluation import classification_metrics as metrics
+from avshare_jax.settings import UserError
 
 VIDEOS, CLASSES = 200, 12
 
@@ -29,6 +30,14 @@ def test_accuracies_are_scikit_learns(scores, labels, k):
     expected = sklearn.metrics.top_k_accuracy_score(labels, scores, k=k, labels=range(CLASSES))
     assert metrics.top_k_accuracy(scores, labels, k) == pytest.approx(expected)
     assert metrics.measure(scores, labels)[f"top{k}"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_scores_that_are_not_numbers_measure_nothing(scores, labels, broken):
+    bad = scores.copy()
+    bad[[3, 3, 7], [0, 1, 5]] = broken
+    with pytest.raises(UserError, match="^2 of 200 videos have scores that are not numbers"):
+        metrics.measure(bad, labels)
 
 
 def test_mean_average_precision_is_scikit_learns(scores, several):

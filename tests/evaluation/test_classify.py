@@ -12,6 +12,7 @@ from avshare_jax.evaluation import classification_report, classify
 from avshare_jax.evaluation.multi_view import Video
 from avshare_jax.evaluation.overlap import Overlap
 from avshare_jax.recipes import classification
+from avshare_jax.settings import UserError
 from tests import transfer
 
 BOTH = {"visual": True, "audio": True}
@@ -48,6 +49,14 @@ def videos():
         "unlabeled": video(-1),
         "damaged": video(1),
     }
+
+
+def test_more_clips_than_positions_are_a_mistake(make_run, tmp_path):
+    (tmp_path / "config.json").write_text(
+        make_run(**{"model.positions": 22, "task.heads": ("tokens",)}).config.to_json()
+    )
+    with pytest.raises(UserError, match="num_clips=30 is too many: the network has 22 positions"):
+        classify.open_run(transfer.evaluation_config(**{"data.num_clips": 30}), tmp_path, 10)
 
 
 UNREADABLE = [Unreadable("test", "test", 4, "damaged", "frame 7 is damaged"), Unreadable("test", "test", 9, "", "gone")]

@@ -1,8 +1,11 @@
 """Watching a training: each checkpoint is evaluated once, whatever happens to the training meanwhile."""
 
+import json
 import shutil
 import threading
 
+import jax
+import numpy as np
 import pytest
 
 from avshare_jax.evaluation import runs
@@ -72,7 +75,7 @@ def test_a_checkpoint_that_goes_away_or_is_damaged_is_left_out(train, tmp_path, 
     def evaluate(config, workdir, step):
         if step == 2:
             shutil.rmtree(workdir / "checkpoints" / "2")
-            raise FileNotFoundError("no such file")
+            checkpoints.restore_variables(workdir, 2, {"params": {"weight": jax.ShapeDtypeStruct((3,), np.float32)}})
         if step == 4:
             raise checkpoints.UnusableCheckpointError("The checkpoint of step 4 is damaged.")
         evaluator(config, workdir, step)
@@ -81,6 +84,36 @@ def test_a_checkpoint_that_goes_away_or_is_damaged_is_left_out(train, tmp_path, 
     assert evaluator.steps == [6, 8]
     said = capsys.readouterr().out
     assert "step 2 was removed before it was read" in said and "Left out: The checkpoint of step 4" in said
+
+
+def test_a_last_checkpoint_without_evaluation_is_no_success(train, tmp_path, capsys):
+    train()
+
+    def evaluate(config, workdir, step):
+        if step == 8:
+            raise checkpoints.UnusableCheckpointError("The checkpoint of step 8 is damaged.")
+
+    with pytest.raises(UserError, match="all of its steps, but the checkpoint of its last one has no evaluation"):
+        runs.watch(evaluation_config(), tmp_path / "run", evaluate)
+    assert "Left out: The checkpoint of step 8" in capsys.readouterr().out
+
+
+def test_when_a_checkpoint_was_written_is_asked_while_it_goes_away(tmp_path):
+    assert runs.written_at(tmp_path, 2) == 0.0
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    assert runs.written_at(tmp_path, 2) > 0.0
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError("no report")])
+def test_errors_that_are_not_of_restoring_end_it_even_if_the_checkpoint_is_gone(train, tmp_path, error):
+    train()
+
+    def evaluate(config, workdir, step):
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        runs.watch(evaluation_config(), tmp_path / "run", evaluate)
 
 
 def test_mistakes_end_it(train, tmp_path):
@@ -106,7 +139,18 @@ def test_measures_become_scalars():
     }
 
 
-def test_scalars_are_written(tmp_path):
-    runs.write_scalars(tmp_path, 3, {"measures/both/top1": 0.5})
+def test_scalars_are_written_before_what_says_that_all_is_done(tmp_path, monkeypatch):
+    evaluation = {"step": 3, "measures": {"both": {"top1": 0.5}}}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.os, "getpid", killed)  # Asked for when the file is written.
+        with pytest.raises(KeyboardInterrupt):
+            runs.record(tmp_path, evaluation)
+    assert not runs.evaluation_file(tmp_path, 3).exists()
     [path] = (tmp_path / "tensorboard" / "eval").iterdir()
     assert b"measures/both/top1" in path.read_bytes()
+    runs.record(tmp_path, evaluation)
+    assert json.loads(runs.evaluation_file(tmp_path, 3).read_text()) == evaluation

@@ -71,6 +71,14 @@ def test_evaluation_reads_variables_alone(state, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, variables, state.variables)
 
 
+def test_what_one_process_cannot_read_none_of_them_goes_on_with(state, tmp_path, monkeypatch):
+    with checkpoints.Checkpoints(tmp_path, kept=1) as saved:
+        saved.save(state)
+    monkeypatch.setattr(checkpoints, "gather", lambda failure: [failure, "The checkpoint of step 1 cannot be read."])
+    with pytest.raises(checkpoints.UnusableCheckpointError, match="step 1 cannot be read"):
+        checkpoints.restore_variables(tmp_path, 1, abstract(state.variables))
+
+
 def test_half_written_checkpoint_does_not_count(state, tmp_path):
     with checkpoints.Checkpoints(tmp_path, kept=2) as saved:
         saved.save(state)

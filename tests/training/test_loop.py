@@ -1,6 +1,7 @@
 """The loop: resuming, logging, and what happens where the loss is not finite, on a task that takes no time."""
 
 import json
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from avshare_jax.settings import UserError
-from avshare_jax.training import checkpoints, loop, mesh
+from avshare_jax.training import checkpoints, hosts, loop, mesh
 from avshare_jax.training.goodput import COMPILATION, INPUT, RESTORE, STEPS, Goodput
 
 
@@ -61,6 +62,28 @@ def test_interrupted_run_goes_on_with_identical_numbers(train, tmp_path):
     assert checkpoints.latest_step(tmp_path / "parts") == 4
     assert learned(train(tmp_path / "parts")) == learned(whole)
     assert checkpoints.latest_step(tmp_path / "parts") == 8
+
+
+def test_a_warning_is_heeded_while_it_trains_and_reaches_others_afterwards(train, tmp_path, monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("afterwards"))
+    save = checkpoints.Checkpoints.save
+    try:
+        with monkeypatch.context() as patched, pytest.raises(SystemExit) as ending:
+            patched.setattr(
+                checkpoints.Checkpoints, "save", lambda *given: (save(*given), signal.raise_signal(signal.SIGTERM))
+            )
+            train(tmp_path)
+        assert ending.value.code == hosts.RESTART and not heard
+        assert checkpoints.latest_step(tmp_path) == 5  # The one after that of step 4.
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == ["afterwards"]
+        train(tmp_path)
+        train(tmp_path)  # Nothing to do.
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == ["afterwards"] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_finished_run_does_nothing(train, tmp_path, capsys):
