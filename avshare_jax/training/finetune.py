@@ -14,7 +14,8 @@ from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import Mixture, open_mixture
 from avshare_jax.data.unreadable import UnreadableRecords
 from avshare_jax.models import sizes
-from avshare_jax.models.classification import HEADS, WHOLE
+from avshare_jax.models.avbert import WHOLE
+from avshare_jax.models.classification import HEADS
 from avshare_jax.objectives.classification import LOSSES, MULTI_LABEL
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan
