@@ -93,54 +93,105 @@ def describe(overlap: Mapping[str, Any]) -> str:
     return " ".join(lines)
 
 
+@dataclass(frozen=True)
+class TrainedOn:
+    """Videos that a run was trained on.
+
+    Attributes:
+      name: of the data set.
+      fingerprint: of the data set.
+      split: of it.
+      data_dir: where the data set was.
+    """
+
+    name: str
+    fingerprint: str
+    split: str
+    data_dir: str
+
+
 def find_overlap(workdir: epath.PathLike, dataset: Dataset, split: str) -> Overlap:
-    """Compares the videos of a split with those that a run was pretrained on.
+    """Compares the videos of a split with those that a run, and the runs that it started from, were trained on.
 
     Two videos are the same if their ids, or those of what they were cut from, are; of YouTube clips, the original's id
     counts. Within one data set, ids of any kind do; across data sets, paths in a folder say nothing.
 
     Args:
-      workdir: of the pretraining; it names the data sets, which are looked for where they were, and beside `dataset`.
+      workdir: of the run; it names the data sets, which are looked for where they were, and beside `dataset`.
       dataset: that is evaluated.
       split: that is evaluated.
 
     Raises:
       UserError: there is no run in `workdir`.
     """
-    config = load_config(workdir)
-    trained_on = json.loads((epath.Path(workdir) / "dataset.json").read_text())
-    if trained_on["name"] is None:
-        return Overlap(None, not_compared=("The weights were imported, and nothing says which videos they have seen.",))
+    sources, problems = trained_on(workdir)
+    pretrained_on = "+".join(dict.fromkeys(source.name for source in sources)) or None
+    if not sources:
+        return Overlap(None, not_compared=tuple(problems))
     tested, problem = listed_videos(dataset, split)
     if problem:
-        return Overlap(trained_on["name"], not_compared=(problem,))
-    places = config.data.data_dir, dataset.directory.parent.parent
+        return Overlap(pretrained_on, not_compared=(*problems, problem))
     seen: set[str] = set()
     common: set[str] = set()
-    num_seen, problems = 0, []
-    for name, fingerprint in zip(trained_on["name"].split("+"), trained_on["fingerprint"].split("+"), strict=True):
-        pretrained, problem = open_pretrained(name, fingerprint, dataset, places)
-        videos, problem = listed_videos(pretrained, config.data.train_split) if pretrained else ([], problem)
+    compared: set[tuple[str, str]] = set()  # Runs of one chain may share videos.
+    for source in sources:
+        pretrained, problem = open_pretrained(
+            source.name, source.fingerprint, dataset, (source.data_dir, dataset.directory.parent.parent)
+        )
+        videos, problem = listed_videos(pretrained, source.split) if pretrained else ([], problem)
         if problem:
             problems.append(problem)
             continue
         if pretrained is dataset:
-            num_seen += len(videos)
+            compared |= {(source.fingerprint, video.video_id) for video in videos}
             own = {one for video in videos for one in (video.video_id, video.source_id)}
             common |= {video.video_id for video in tested if own & {video.video_id, video.source_id}}
             continue
-        found = [names for video in videos if (names := lasting_names(video))]
-        num_seen += len(found)
-        seen.update(*found)
+        found = {video.video_id: names for video in videos if (names := lasting_names(video))}
+        compared |= {(source.fingerprint, video_id) for video_id in found}
+        seen.update(*found.values())
         if without := len(videos) - len(found):
             problems.append(
-                f"{without:,} of the {len(videos):,} pretraining videos of {name} are known by their paths in a folder "
-                "only, and cannot be compared with those of another data set."
+                f"{without:,} of the {len(videos):,} pretraining videos of {source.name} are known by their paths in a "
+                "folder only, and cannot be compared with those of another data set."
             )
     common |= {video.video_id for video in tested if seen & all_names(video)}
     clean = sum(video.outcome == USED and video.video_id not in common for video in tested)
-    compared = (len(tested), frozenset(common), clean) if num_seen else (0, frozenset(), 0)
-    return Overlap(trained_on["name"], num_seen, *compared, tuple(problems))
+    counts = (len(tested), frozenset(common), clean) if compared else (0, frozenset(), 0)
+    return Overlap(pretrained_on, len(compared), *counts, tuple(dict.fromkeys(problems)))
+
+
+def trained_on(workdir: epath.PathLike) -> tuple[list[TrainedOn], list[str]]:
+    """What a run, the run that it started from, and so on were trained on; and sentences about what nobody knows.
+
+    Raises:
+      UserError: there is no run in `workdir`.
+    """
+    found: dict[TrainedOn, None] = {}
+    visited: set[str] = set()
+    while True:
+        visited.add(str(epath.Path(workdir).resolve()))
+        config = load_config(workdir)
+        identity = json.loads((epath.Path(workdir) / "dataset.json").read_text())
+        if identity["name"] is None:
+            return list(found), ["The weights were imported, and nothing says which videos they have seen."]
+        for name, fingerprint in zip(identity["name"].split("+"), identity["fingerprint"].split("+"), strict=True):
+            found[TrainedOn(name, fingerprint, config.data.train_split, config.data.data_dir)] = None
+        if (start := config.get("init_from")) is None:
+            return list(found), []
+        source = epath.Path(start).expanduser()
+        if not (source / "config.json").exists():
+            gone = (
+                f"The run in {workdir} started from {start}, which is no longer there: nothing says what it has seen."
+            )
+            return list(found), [gone]
+        if str(source.resolve()) in visited:
+            again = (
+                f"The run in {workdir} started from {start}, where there is now a run that started from it: "
+                "nothing says what the first of them has seen."
+            )
+            return list(found), [again]
+        workdir = source
 
 
 def open_pretrained(

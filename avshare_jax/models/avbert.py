@@ -22,6 +22,8 @@ MODALITIES = ("visual", "audio")
 INPUTS = {"visual": "frames", "audio": "log_mel"}
 PRESENCE = {"visual": "has_video", "audio": "has_audio"}
 PIXEL_MEAN, PIXEL_STD = 0.45, 0.225
+WHOLE = "network"
+"""Stands for all parts of the network where parts are named that stay as they are."""
 
 ByModality = Mapping[str, jax.Array]
 
@@ -56,10 +58,12 @@ class AVBert(nn.Module):
     Attributes:
       config: sizes as in `avshare_jax.models.sizes`.
       cnn_options: for training.
+      frozen: names of parts that run as in evaluation, also in training; `WHOLE`: all.
     """
 
     config: ConfigDict
     cnn_options: CNNOptions = PLAIN_CNNS
+    frozen: tuple[str, ...] = ()
 
     def setup(self) -> None:
         """Creates the parts by the sizes in the config.
@@ -147,6 +151,7 @@ class AVBert(nn.Module):
           ValueError: the clips cannot be divided into the chunks.
         """
         cnn, chunks = getattr(self, f"{name}_cnn"), self.cnn_options.clip_chunks
+        train = train and self.moves(f"{name}_cnn")
         if not train or chunks == 1:
             return self.pooled_features(cnn, inputs, train, present)
         if inputs.shape[1] % chunks:
@@ -201,8 +206,7 @@ class AVBert(nn.Module):
         tokens = {name: prepend(getattr(self, f"{name}_bos"), x) for name, x in embeddings.items()}
         if self.config.fusion == "early":
             return tokens
-        embedded = {name: getattr(self, f"{name}_embedding")({name: x}, train) for name, x in tokens.items()}
-        return {name: self.transformer(x, name, train) for name, x in embedded.items()}
+        return {name: self.transform({name: x}, name, train) for name, x in tokens.items()}
 
     def fuse(self, tokens: ByModality, train: bool, present: ByModality) -> jax.Array:
         """Runs the multimodal Transformer on tokens from `encode`; late fusion has none and leaves them as they are.
@@ -223,7 +227,19 @@ class AVBert(nn.Module):
             visible = jnp.concatenate(
                 [jnp.broadcast_to(present[name][:, None], x.shape[:2]) for name, x in tokens.items()], 1
             )
-        return self.transformer(self.multimodal_embedding(tokens, train), "multimodal", train, visible)
+        return self.transform(tokens, "multimodal", train, visible)
+
+    def transform(
+        self, tokens: ByModality, transformer: str, train: bool, visible: jax.Array | None = None
+    ) -> jax.Array:
+        """Runs one of the Transformers on tokens (B, S + 1, D) by modality, embedded as input; returns (B, N, D)."""
+        embedding = f"{transformer}_embedding"
+        embedded = getattr(self, embedding)(tokens, train and self.moves(embedding))
+        return self.transformer(embedded, transformer, train and self.moves("transformer"), visible)
+
+    def moves(self, part: str) -> bool:
+        """Whether training changes a part."""
+        return not {part, WHOLE} & set(self.frozen)
 
 
 def presence(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

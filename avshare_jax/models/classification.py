@@ -13,9 +13,6 @@ from ml_collections import ConfigDict
 from avshare_jax.models.avbert import INPUTS, MODALITIES, PLAIN_CNNS, AVBert, CNNOptions, presence
 from avshare_jax.models.transformer import layer_norm
 
-WHOLE = "network"
-"""Stands for all parts of the network where parts are named that stay as they are."""
-
 HEADS = ("clips", "tokens")
 Present = Mapping[str, jax.Array]
 
@@ -57,7 +54,7 @@ class TokenHead(nn.Module):
 class ClassificationNetwork(nn.Module):
     """AVBert with a head for each of `heads`; parts of AVBert that no head needs have no parameters.
 
-    (Both BOS vectors are there in any case, and stay as they are where no head needs them.)
+    (Both BOS vectors are there in any case, and stay as they are where no head or modality needs them.)
 
     Attributes:
       config: as for `AVBert`.
@@ -65,7 +62,7 @@ class ClassificationNetwork(nn.Module):
       heads: one or both of `HEADS`.
       num_classes: C.
       dropout: before the heads' linear layers.
-      frozen: names of AVBert's parts that run as in evaluation, also in training; `WHOLE`: all.
+      frozen: as for `AVBert`.
       cnn_options: as for `AVBert`.
     """
 
@@ -79,7 +76,7 @@ class ClassificationNetwork(nn.Module):
 
     def setup(self) -> None:
         """Creates network and heads."""
-        self.network = AVBert(self.config, self.cnn_options)
+        self.network = AVBert(self.config, self.cnn_options, self.frozen)
         if "clips" in self.heads:
             self.clip_head = ClipHead(self.num_classes, self.dropout)
         if "tokens" in self.heads:
@@ -107,9 +104,7 @@ class ClassificationNetwork(nn.Module):
     def features(self, batch: Mapping[str, jax.Array], present: Present, train: bool) -> dict[str, jax.Array]:
         """Runs the CNNs on each clip; returns (B, S, D_cnn) by modality."""
         return {
-            name: self.network.clip_features(
-                name, batch[INPUTS[name]], train and self.moves(f"{name}_cnn"), present.get(name)
-            )
+            name: self.network.clip_features(name, batch[INPUTS[name]], train, present.get(name))
             for name in self.modalities
         }
 
@@ -119,7 +114,7 @@ class ClassificationNetwork(nn.Module):
         if "clips" in self.heads:
             logits["clips"] = self.clip_head(features, present, train)
         if "tokens" in self.heads:
-            tokens = self.tokens(features, present, train and self.moves("transformer"))
+            tokens = self.tokens(features, present, train)
             logits["tokens"] = self.token_head(tokens, present, train)
         return logits
 
@@ -135,10 +130,6 @@ class ClassificationNetwork(nn.Module):
             return tokens
         fused = network.fuse(tokens, train, present)
         return dict(zip(tokens, jnp.split(fused, len(tokens), axis=1), strict=True))
-
-    def moves(self, part: str) -> bool:
-        """Whether training changes a part of AVBert."""
-        return not {part, WHOLE} & set(self.frozen)
 
 
 def hide_missing(x: jax.Array, present: jax.Array | None) -> jax.Array:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from avshare_jax import models
-from avshare_jax.models.avbert import INPUTS
-from avshare_jax.models.classification import WHOLE, ClassificationNetwork, Present
+from avshare_jax.models.avbert import INPUTS, WHOLE
+from avshare_jax.models.classification import ClassificationNetwork, Present
 from avshare_jax.objectives.classification import MULTI_LABEL, loss_function, scores
 from avshare_jax.training.augmentation import augment
 
@@ -58,8 +58,10 @@ class Classification:
         root, part, *_ = path.split("/")
         if root != WHOLE:
             return True
-        unused = part.endswith("_bos") and "tokens" not in self.config.task.heads
-        return not unused and not {part, WHOLE} & set(self.config.task.frozen)
+        task = self.config.task
+        seen = task.modalities if "tokens" in task.heads else ()
+        unused = part.endswith("_bos") and part.removesuffix("_bos") not in seen
+        return not unused and not {part, WHOLE} & set(task.frozen)
 
     def loss(
         self, variables: Variables, batch: Batch, key: jax.Array, train: bool

@@ -1,7 +1,7 @@
 """A downstream run from its config: split, starting weights, classes, plan, training."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -14,7 +14,8 @@ from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import Mixture, open_mixture
 from avshare_jax.data.unreadable import UnreadableRecords
 from avshare_jax.models import sizes
-from avshare_jax.models.classification import HEADS, WHOLE
+from avshare_jax.models.avbert import WHOLE
+from avshare_jax.models.classification import HEADS
 from avshare_jax.objectives.classification import LOSSES, MULTI_LABEL
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan
@@ -56,6 +57,8 @@ CHOICES = {
 }
 # What may differ from the network that a run starts from.
 OF_NO_SHAPE = ("dtype", "dropout")
+# What the plan says of the network.
+SIZES = ("hidden", "layers", "heads", "rank", "dtype", "dropout")
 SHOWN_METRICS = ("top1",)
 
 
@@ -82,6 +85,7 @@ def finetune(
     check_ranges(config)
     mesh = make_mesh(config.mesh)
     check_layout(config, mesh)
+    asked = config.model
     config.model = starting_model(config, workdir)
     check_positions(config)
     goodput.turn_to(DATASET)
@@ -89,10 +93,14 @@ def finetune(
         mixture = open_mixture(config.data)
     config = with_classes_and_steps(config, mixture, workdir)
     task = Classification(config)
-    check_frozen(config, task)
+    parts = network_parts(config, task)
+    check_frozen(config, parts)
+    if config.init_from is not None and latest_step(workdir) is None:
+        starting_step(config, parts)  # Before the workdir belongs to a run from there.
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
     print(plan.describe_dataset(config, mixture), flush=True)
     print(describe_start(config), flush=True)
+    print(describe_sizes(config, asked), flush=True)
     unreadable = UnreadableRecords(config.data.max_unreadable_share)
 
     def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
@@ -172,7 +180,7 @@ def starting_model(config: ConfigDict, workdir: epath.PathLike) -> ConfigDict:
         source = load_config(epath.Path(config.init_from).expanduser())
     model, base = source.model.copy_and_resolve_references(), sizes.base()
     for name in OF_NO_SHAPE:
-        if config.model[name] != base[name]:
+        if is_asked(name, config.model, base):
             model[name] = config.model[name]
     # As plain values: configs that came from files differ in more than their values.
     asked, there, default = config.model.to_dict(), model.to_dict(), base.to_dict()
@@ -264,13 +272,17 @@ def check_classes(name: str, found: tuple[str, ...], known: tuple[str, ...], own
             )
 
 
-def check_frozen(config: ConfigDict, task: Classification) -> None:
+def network_parts(config: ConfigDict, task: Classification) -> list[str]:
+    """Names of the parts of the network that have parameters for this task."""
+    return sorted(jax.eval_shape(task.init, jax.random.key(0), plan.abstract_batch(config))["params"][WHOLE])
+
+
+def check_frozen(config: ConfigDict, parts: Sequence[str]) -> None:
     """Raises `UserError` where a part that is to be frozen is none of the network's."""
-    params = jax.eval_shape(task.init, jax.random.key(0), plan.abstract_batch(config))["params"]
-    if unknown := set(config.task.frozen) - {WHOLE, *params[WHOLE]}:
+    if unknown := set(config.task.frozen) - {WHOLE, *parts}:
         raise UserError(
             f"config.task.frozen names {', '.join(sorted(unknown))}, which the network does not have: its parts are "
-            f"{', '.join(sorted(params[WHOLE]))}, and {WHOLE} means all of them."
+            f"{', '.join(parts)}, and {WHOLE} means all of them."
         )
 
 
@@ -281,6 +293,57 @@ def describe_start(config: ConfigDict) -> str:
     return f"  The network starts from {start}; {f'frozen: {frozen}' if frozen else 'all that is used is trained'}."
 
 
+def describe_sizes(config: ConfigDict, asked: ConfigDict) -> str:
+    """The line of the plan that says which network this is, and what of it comes from where.
+
+    Args:
+      config: of the run, with the network that is used.
+      asked: `config.model` as it was given.
+    """
+    base = sizes.base()
+    from_config = [name for name in SIZES if config.init_from is None or is_asked(name, asked, base)]
+    of_source = [name for name in SIZES if name not in from_config]
+    groups = {f"as in {config.init_from}": of_source, "from config.model": from_config}
+    said = [
+        f"{', '.join(f'{name}={config.model[name]}' for name in names)} {origin}"
+        for origin, names in groups.items()
+        if names
+    ]
+    return f"  The network has {'; '.join(said)}."
+
+
+def is_asked(name: str, asked: ConfigDict, base: ConfigDict) -> bool:
+    """Whether a field of `config.model` replaces that of the network to start from: where it is not the default."""
+    return name in OF_NO_SHAPE and asked[name] != base[name]
+
+
+def starting_step(config: ConfigDict, parts: Sequence[str]) -> int:
+    """The step of the checkpoint in `config.init_from` to start from.
+
+    Args:
+      config: of the run.
+      parts: of the network that the task needs.
+
+    Raises:
+      UserError: there is no checkpoint, or it cannot be read or lacks parts.
+    """
+    source = epath.Path(config.init_from).expanduser()
+    if (step := latest_step(source)) is None:
+        raise UserError(f"The run in config.init_from={config.init_from} has no checkpoint yet: train it further.")
+    present = {tuple(path.split("/")[:3]) for path in saved_shapes(source, step)}
+    if not present:
+        raise UserError(
+            f"The checkpoint of step {step} in config.init_from={config.init_from} cannot be read: run main.py on that "
+            "workdir again, which goes on from the checkpoint before, or choose another."
+        )
+    if missing := [part for part in parts if ("params", WHOLE, part) not in present]:
+        raise UserError(
+            f"The network in config.init_from={config.init_from} has no {', '.join(missing)}, which {config.name} "
+            "needs: it was trained for something else. Choose another."
+        )
+    return step
+
+
 def load_network(config: ConfigDict, state: TrainState) -> TrainState:
     """Returns the state with the network's weights from `config.init_from`, laid out as they are in the state.
 
@@ -289,18 +352,10 @@ def load_network(config: ConfigDict, state: TrainState) -> TrainState:
     """
     if config.init_from is None:
         return state
-    source = str(epath.Path(config.init_from).expanduser())
-    if (step := latest_step(source)) is None:
-        raise UserError(f"The run in config.init_from={config.init_from} has no checkpoint yet: train it further.")
-    present = {tuple(path.split("/")[:3]) for path in saved_shapes(source, step)}
-    if missing := [part for part in state.params[WHOLE] if ("params", WHOLE, part) not in present]:
-        raise UserError(
-            f"The network in config.init_from={config.init_from} has no {', '.join(missing)}, which {config.name} "
-            "needs: it was trained for something else. Choose another."
-        )
+    step = starting_step(config, sorted(state.params[WHOLE]))
     network = {"params": state.params[WHOLE], "batch_stats": state.batch_stats[WHOLE]}
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), network)
-    restored = restore_network(source, step, shapes)
+    restored = restore_network(epath.Path(config.init_from).expanduser(), step, shapes)
     print(f"Starting from step {step} of {config.init_from}.", flush=True)
     return state.replace(
         params=state.params | {WHOLE: restored["params"]},

@@ -97,7 +97,8 @@ def train_step(
       optimizer: as for `create_state`.
       seed: of the run.
       accumulation_steps: number of parts that the batch is taken in, see `accumulate`.
-      is_trained: which parameters are trained; the others stay as they are.
+      is_trained: which parameters are trained; the others stay as they are, and so do running statistics of their
+        paths.
 
     Returns:
       The new state, and scalar metrics: the task's, `loss`, `grad_norm`, `skipped` and `skipped_in_a_row`.
@@ -114,6 +115,8 @@ def train_step(
         return jax.value_and_grad(loss_fn, has_aux=True)(trained)
 
     (loss, (metrics, batch_stats)), gradient = accumulate(differentiate, batch, key, accumulation_steps)
+    # A mean of equal numbers may be off by the last bit.
+    batch_stats = join(split(batch_stats, is_trained)[0], split(state.batch_stats, is_trained)[1])
     gradient_norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 

@@ -62,14 +62,16 @@ def sounds(tmp_path):
     return prepared(tmp_path / "here", "sounds", videos)
 
 
-def run_on(tmp_path, *datasets, data_dir="gone", fingerprint=None):
-    """The workdir of a run on data sets."""
-    workdir = tmp_path / "run"
+def run_on(tmp_path, *datasets, data_dir="gone", fingerprint=None, run="run", init_from=None):
+    """The workdir of a run on data sets; one that started from another has the name of its workdir in its config."""
+    workdir = tmp_path / run
     workdir.mkdir()
     name = "+".join(dataset.name for dataset in datasets) or None
     identity = {"name": name, "fingerprint": fingerprint or "+".join(x.fingerprint for x in datasets) or None}
     (workdir / "dataset.json").write_text(json.dumps(identity))
     config = ConfigDict({"data": {"name": name, "data_dir": str(data_dir), "train_split": "train"}})
+    if init_from:
+        config.init_from = str(init_from)
     (workdir / "config.json").write_text(config.to_json())
     return workdir
 
@@ -139,6 +141,38 @@ def test_imported_weights_and_lists_that_are_missing_are_said(tmp_path, sounds):
     (sounds.directory / VIDEOS).unlink()
     (workdir / "dataset.json").write_text(json.dumps({"name": "sounds", "fingerprint": sounds.fingerprint}))
     assert "videos.jsonl is not there" in describe(find_overlap(workdir, sounds, "test").to_json(False))
+
+
+def test_runs_that_a_run_started_from_count_as_well(tmp_path, kinetics, sounds):
+    """Kinetics, then a data set with D, then both again: each video counts once."""
+    more = prepared(tmp_path / "here", "more", [video("train", D, "m/1.mp4")])
+    first = run_on(tmp_path, kinetics, data_dir=tmp_path / "there", run="first")
+    second = run_on(tmp_path, more, run="second", init_from=first)
+    options = {"data_dir": tmp_path / "there", "run": "third", "init_from": second}
+    found = find_overlap(run_on(tmp_path, kinetics, more, **options), sounds, "test")
+    assert (found.num_pretraining_videos, found.not_compared) == (4, ())
+    assert found.pretrained_on == "kinetics+more"
+    assert found.video_ids == {f"{A}_000050_000060", f"a/Y{B}_3_13.mp4", D}
+    assert find_overlap(second, sounds, "test").video_ids == found.video_ids
+    assert find_overlap(first, sounds, "test").video_ids == found.video_ids - {D}
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        ("imported", "The weights were imported, and nothing says"),
+        ("nowhere", "which is no longer there"),
+        ("run", "where there is now a run that started from it"),
+    ],
+)
+def test_a_chain_whose_start_is_unknown_is_said(tmp_path, kinetics, sounds, start, sentence):
+    run_on(tmp_path, run="imported")
+    workdir = run_on(tmp_path, kinetics, data_dir=tmp_path / "there", init_from=tmp_path / start)
+    found = find_overlap(workdir, sounds, "test")
+    assert (found.pretrained_on, len(found.video_ids)) == ("kinetics", 2)
+    assert len(found.not_compared) == 1 and sentence in found.not_compared[0]
+    with pytest.raises(UserError, match=f"not possible: .*{sentence}"):
+        found.to_exclude()
 
 
 def test_too_few_videos_that_remain_are_a_sentence():

@@ -93,3 +93,43 @@ def test_frozen_parts_run_as_in_evaluation(model_config, classify, quick_jit, va
         np.testing.assert_allclose(logits[head], expected[head], rtol=2e-5, atol=1e-6)
     for new, old in zip(*map(jax.tree.leaves, (updates["batch_stats"], variables["batch_stats"])), strict=True):
         np.testing.assert_array_equal(new, old)
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [(), ("visual_embedding", "audio_embedding"), ("transformer",), ("visual_embedding", "transformer"), ("network",)],
+)
+def test_dropout_is_off_in_frozen_parts_alone(model_config, quick_jit, variables, frozen):
+    config = model_config.copy_and_resolve_references()
+    config.dropout = 0.5
+    network, random = make(config, frozen=frozen), np.random.default_rng(1)
+    widths = {
+        name: variables["params"]["network"][f"{name}_projection"]["kernel"].shape[0] for name in models.MODALITIES
+    }
+    features = {name: random.normal(size=(VIDEOS, CLIPS, width)).astype(np.float32) for name, width in widths.items()}
+
+    def run(train):
+        rngs = {"dropout": jax.random.key(0)}
+        return network.apply(
+            variables,
+            features,
+            {},
+            train,
+            method="tokens",
+            rngs=rngs,
+            capture_intermediates=True,
+            mutable="intermediates",
+        )
+
+    (tokens, inside), (expected, expected_inside) = (
+        quick_jit(lambda train=train: run(train))() for train in (True, False)
+    )
+    inside, expected_inside = (x["intermediates"]["network"] for x in (inside, expected_inside))
+
+    def differs(found, expected):
+        return any(np.abs(a - b).max() > 1e-3 for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True))
+
+    for name in ("visual_embedding", "audio_embedding"):
+        is_frozen = name in frozen or frozen == ("network",)
+        assert differs(inside[name]["__call__"], expected_inside[name]["__call__"]) != is_frozen
+    assert differs(tokens, expected) != (frozen == ("network",))

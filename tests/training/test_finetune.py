@@ -92,6 +92,35 @@ def test_a_source_without_a_needed_part_gets_a_sentence(make_config, imported):
     finetune.load_network(make_config("ucf101", init_from=deaf), initial_state(make_config("ucf101")))
 
 
+def test_a_workdir_is_not_claimed_before_there_are_weights_to_start_from(make_config, imported, tmp_path):
+    """The workdir is then free for the corrected command."""
+    started = make_config("esc50")
+    claim_workdir(tmp_path / "started", started, {"name": "tiny", "fingerprint": "1"})
+    for source, sentence in {
+        imported[0] / "deaf": "has no audio_cnn",
+        tmp_path / "started": "no checkpoint yet",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            finetune.finetune(make_config("esc50", init_from=str(source)), tmp_path / "run")
+        assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_plan_says_where_sizes_come_from(make_config, imported):
+    """A dropout of the recipe's default counts as not given."""
+    whole = str(imported[0] / "whole")
+    config = make_config("kinetics_sounds", init_from=whole)
+    for asked, said in {0.3: "; dropout=0.3 from config.model.", 0.1: f", dropout=0.0 as in {whole}."}.items():
+        given = load_config_file(FILES["kinetics_sounds"]).model
+        given.dropout = asked
+        config.model = given
+        config.model = finetune.starting_model(config, "no workdir")
+        line = finetune.describe_sizes(config, given)
+        assert line.startswith("  The network has hidden=16, layers=1, heads=2, rank=None, dtype=float32")
+        assert line.endswith(said)
+    config.init_from = None
+    assert finetune.describe_sizes(config, config.model).endswith("dropout=0.0 from config.model.")
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
