@@ -80,7 +80,7 @@ def test_split(eval_config: ConfigDict, folder: str) -> Mapping[str, Any]:
     """Tests the last checkpoint of the run in `folder`, or takes what the same test of it has written before.
 
     Returns:
-      The same in all processes, of which only the first looks at files.
+      The same in all processes, of which only the first looks for a test.
     """
     import jax
 
@@ -88,11 +88,8 @@ def test_split(eval_config: ConfigDict, folder: str) -> Mapping[str, Any]:
     from avshare_jax.training.checkpoints import latest_step
     from avshare_jax.training.hosts import gather
 
-    known = None
-    if jax.process_index() == 0:
-        step = latest_step(folder)
-        known = step, earlier_test(eval_config, folder, step)
-    step, evaluation = gather(known)[0]
+    step = latest_step(folder)
+    evaluation = gather(earlier_test(eval_config, folder, step) if jax.process_index() == 0 else None)[0]
     return evaluation or evaluate_run(eval_config, folder, step)
 
 

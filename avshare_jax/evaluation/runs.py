@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -92,7 +93,7 @@ def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = eval
       UserError, DatasetError: the run cannot be evaluated, or its last checkpoint has been left out.
     """
     waiting, left_out = False, set()
-    while (step := agreed(next_step(workdir, left_out))) not in (END, LEFT_OUT):
+    while (step := agreed(partial(next_step, workdir, left_out))) not in (END, LEFT_OUT):
         if step == NOTHING:
             if not waiting:
                 print(f"Waiting for a checkpoint in {workdir} ...", flush=True)
@@ -149,6 +150,7 @@ def written_at(workdir: epath.PathLike, step: int) -> float:
         return 0.0
 
 
-def agreed(step: int) -> int:
-    """What process 0 says, in all processes: files appear at different times to different hosts."""
+def agreed(look: Callable[[], int]) -> int:
+    """What process 0 sees, in all processes: files appear at different times to different hosts."""
+    step = look() if jax.process_index() == 0 else NOTHING
     return step if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(step)))

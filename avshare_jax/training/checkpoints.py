@@ -188,11 +188,11 @@ def saved_shapes(workdir: epath.PathLike, step: int) -> dict[str, tuple[int, ...
 
 
 def saved_steps(workdir: epath.PathLike) -> list[int]:
-    """The steps that have a complete checkpoint under `workdir`, ascending."""
-    if not _directory(workdir).exists():
-        return []
-    with _reader(workdir) as manager:
-        return sorted(manager.all_steps())
+    """The steps that have a complete checkpoint under `workdir`, ascending.
+
+    Any process may ask, without the others: Orbax's manager would wait for them.
+    """
+    return sorted(ocp.utils.checkpoint_steps(_directory(workdir)))
 
 
 def load_config(workdir: epath.PathLike) -> ConfigDict:

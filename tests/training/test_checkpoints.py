@@ -85,7 +85,7 @@ def test_half_written_checkpoint_does_not_count(state, tmp_path):
         saved.save(state.replace(step=jnp.int32(2)))
     # What a process leaves that is killed while it writes.
     (tmp_path / "checkpoints" / "2").rename(tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp")
-    assert checkpoints.latest_step(tmp_path) == 1
+    assert checkpoints.latest_step(tmp_path) == 1 and checkpoints.saved_steps(tmp_path) == [1]
     with checkpoints.Checkpoints(tmp_path, kept=2) as saved:
         assert saved.latest_step() == 1
         saved.save(state.replace(step=jnp.int32(2)))
