@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from avshare_jax.benchmark.figures import Figures, spread, timed
-from avshare_jax.benchmark.states import abstract_state_and_batch, load_pretraining_config, random_state
+from avshare_jax.benchmark.states import load_pretraining_config, random_state
+from avshare_jax.training.abstract_step import abstract_state_and_batch
 from avshare_jax.training.checkpoints import Checkpoints
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.mesh import make_mesh

@@ -10,11 +10,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from avshare_jax.benchmark.figures import Figures, spread
-from avshare_jax.benchmark.states import abstract_state_and_batch, load_pretraining_config
+from avshare_jax.benchmark.states import load_pretraining_config
+from avshare_jax.training.abstract_step import abstract_state_and_batch, lower_step
 from avshare_jax.training.mesh import make_mesh
-from avshare_jax.training.optimizer import make_optimizer
-from avshare_jax.training.pretraining import Pretraining
-from avshare_jax.training.step import make_train_step
 
 LIBRARIES = ()
 
@@ -59,17 +57,8 @@ def compile_step(config: ConfigDict) -> tuple[float, float]:
     jax.clear_caches()
     mesh = make_mesh(config.mesh)
     state, batch = abstract_state_and_batch(config, mesh)
-    step = make_train_step(
-        Pretraining(config),
-        make_optimizer(config.optimizer, config.total_steps),
-        mesh,
-        seed=config.seed,
-        rules=config.sharding,
-        state_sharding=jax.tree.map(lambda x: x.sharding, state),
-        accumulation_steps=config.memory.accumulation_steps,
-    )
     started = time.monotonic()
-    lowered = step.lower(state, batch)
+    lowered = lower_step(config, mesh, state, batch)
     traced = time.monotonic()
     lowered.compile()
     return traced - started, time.monotonic() - traced

@@ -17,18 +17,18 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avshare_jax.benchmark.figures import Figures, positive, spread
-from avshare_jax.benchmark.states import abstract_state_and_batch, load_pretraining_config, random_batch, random_state
+from avshare_jax.benchmark.states import load_pretraining_config, random_batch, random_state
 from avshare_jax.data.batches import train_batches
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import open_mixture
 from avshare_jax.training import plan
+from avshare_jax.training.abstract_step import abstract_state_and_batch, lower_step
 from avshare_jax.training.chips import CHIPS
 from avshare_jax.training.flops import count_flops
 from avshare_jax.training.mesh import make_mesh
-from avshare_jax.training.optimizer import make_optimizer
 from avshare_jax.training.pretraining import Pretraining
 from avshare_jax.training.sharding import check_layout, shard_batch
-from avshare_jax.training.step import Batch, TrainState, make_train_step
+from avshare_jax.training.step import Batch, TrainState
 
 LIBRARIES = ("simplejpeg",)
 
@@ -74,19 +74,7 @@ def measure_config(config: ConfigDict, steps: int, repeats: int) -> dict[str, Fi
 
 def compile_step(config: ConfigDict, mesh: Mesh, state: TrainState, batch: Batch) -> jax.stages.Compiled:
     """Compiles the training step of a pretraining config as the training loop does."""
-    return (
-        make_train_step(
-            Pretraining(config),
-            make_optimizer(config.optimizer, config.total_steps),
-            mesh,
-            seed=config.seed,
-            rules=config.sharding,
-            state_sharding=jax.tree.map(lambda x: x.sharding, state),
-            accumulation_steps=config.memory.accumulation_steps,
-        )
-        .lower(state, batch)
-        .compile()
-    )
+    return lower_step(config, mesh, state, batch).compile()
 
 
 def take_turns(

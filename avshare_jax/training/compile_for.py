@@ -13,7 +13,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -24,15 +23,12 @@ from ml_collections import ConfigDict
 
 from avshare_jax import settings
 from avshare_jax.settings import UserError
+from avshare_jax.training.abstract_step import abstract_state_and_batch, lower_step
 from avshare_jax.training.chips import CHIPS
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.metrics import duration
-from avshare_jax.training.optimizer import make_optimizer
-from avshare_jax.training.plan import abstract_batch
-from avshare_jax.training.pretraining import Pretraining
 from avshare_jax.training.program import Collective, Program
-from avshare_jax.training.sharding import batch_shardings, check_layout, state_shardings
-from avshare_jax.training.step import create_state, make_train_step
+from avshare_jax.training.sharding import check_layout
 
 # What takes less memory, in the order in which to try it: field, value until now, and what to set.
 REMEDIES = (
@@ -115,25 +111,7 @@ def compile_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Compiled:
       UserError: the config does not fit the mesh, or the step the memory of its devices.
     """
     check_layout(config, mesh)
-    task, optimizer = Pretraining(config), make_optimizer(config.optimizer, config.total_steps)
-    batch, key = abstract_batch(config), jax.random.key(config.seed)
-    state = jax.eval_shape(partial(create_state, task, optimizer), key, batch)
-    lies = state_shardings(state, mesh, config.sharding)
-
-    def place(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    step = make_train_step(
-        task,
-        optimizer,
-        mesh,
-        seed=config.seed,
-        rules=config.sharding,
-        state_sharding=lies,
-        accumulation_steps=config.memory.accumulation_steps,
-    )
-    placed_batch = jax.tree.map(place, batch, batch_shardings(batch, mesh, config.sharding))
-    lowered = step.lower(jax.tree.map(place, state, lies), placed_batch)
+    lowered = lower_step(config, mesh, *abstract_state_and_batch(config, mesh))
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
