@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
 from avshare_jax.settings import CRASHED
+from avshare_jax.training.goodput import DOWNTIME, PROFILES, RESTORE, STEPS, read_lines, summarize
 from avshare_jax.training.hosts import RESTART
 from tests.test_main import finish, folder, learned, start, whole_run
 
@@ -30,13 +32,13 @@ def wait_for_checkpoint(process, workdir, step):
         time.sleep(0.01)
 
 
-def pod(folder, workdir, count, **changes):
+def pod(folder, workdir, count, *arguments, **changes):
     """Starts the processes of a run of `count` hosts."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         address = f"--coordinator=localhost:{listener.getsockname()[1]}"
     return [
-        start(folder, workdir, address, f"--num_processes={count}", f"--process_id={index}", **changes)
+        start(folder, workdir, address, f"--num_processes={count}", f"--process_id={index}", *arguments, **changes)
         for index in range(count)
     ]
 
@@ -121,13 +123,40 @@ def test_input_worker_that_dies_ends_the_run_which_can_be_gone_on_with(whole_run
     assert learned(folder / "worker_dies") == learned(folder / "whole")
 
 
-def test_two_hosts_learn_what_one_does_and_only_the_first_speaks(whole_run, folder):
-    results = [finish(process) for process in pod(folder, "two_hosts", 2, total_steps=20)]
+@pytest.fixture(scope="module")
+def one_host(folder):
+    """The metrics of a short run in one process."""
+    code, _, errors = finish(start(folder, "one_host", total_steps=20))
+    assert code == 0, errors
+    return learned(folder / "one_host")
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_hosts_learn_what_one_does_and_only_the_first_speaks(one_host, folder, count):
+    workdir = f"{count}_hosts"
+    results = [finish(process) for process in pod(folder, workdir, count, total_steps=20)]
+    assert [code for code, _, _ in results] == [0] * count, results
+    assert "step 20/20" in results[0][1]
+    assert not any("step" in output for _, output, _ in results[1:])
+    assert_close(learned(folder / workdir), one_host)
+
+
+def test_hosts_profile_the_same_steps_and_keep_one_ledger_over_restarts(folder):
+    workdir = folder / "two_hosts_profiled"
+    processes = pod(folder, workdir.name, 2, "--profile_steps=5:7")
+    wait_for_checkpoint(processes[0], workdir, 20)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    assert [finish(process)[0] for process in processes] == [RESTART] * 2
+    results = [finish(process) for process in pod(folder, workdir.name, 2, "--profile_steps=5:7")]
     assert [code for code, _, _ in results] == [0, 0], results
-    assert "step 20/20" in results[0][1] and "step" not in results[1][1]
-    short = [finish(start(folder, "one_host", total_steps=20))]
-    assert short[0][0] == 0
-    assert_close(learned(folder / "two_hosts"), learned(folder / "one_host"))
+    for index in range(2):
+        assert list((workdir / "profiles" / "step_5" / f"process_{index}").rglob("*.xplane.pb"))
+    assert results[0][1].count("Goodput:") == 1 and "Goodput:" not in results[1][1]
+    lines = read_lines(epath.Path(workdir / "goodput.jsonl"))
+    assert len({line["process"] for line in lines}) == 2  # Process 0, before and after.
+    seconds = summarize(lines)
+    assert all(seconds[cause] > 0 for cause in (STEPS, RESTORE, DOWNTIME, PROFILES))
 
 
 def test_run_goes_on_with_other_devices_and_hosts(whole_run, folder):
