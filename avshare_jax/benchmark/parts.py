@@ -1,9 +1,9 @@
 """What each part of the network takes by itself: time, operations, bytes, and the least time that these allow.
 
 Each part is compiled alone, forward and backward by its parameters and its input, and runs on one device with what that
-device has of a batch: the videos of its rows, and of the clips, in the CNNs, those that the mesh gives it. So the times
-do not add up to that of a step, whose parts share work and wait for other devices. Negatives are drawn among these videos
-only, and the optimizer updates all parameters.
+device has of a batch: the videos of its rows, and of their clips, in the CNNs, those that the mesh gives it. So the
+times do not add up to that of a step, whose parts share work and wait for other devices. Negatives are drawn among
+these videos only, and the optimizer updates all parameters.
 """
 
 import argparse
