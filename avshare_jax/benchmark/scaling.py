@@ -254,7 +254,7 @@ def draw_growth(axes: Axes, axis: str, curve: Curve) -> None:
     """Draws every figure of `DRAWN` as a multiple of that of the smallest size."""
     growth = exponents(curve) if len(curve) > 1 else {}
     for name, color in DRAWN.items():
-        if not all(figures.get(name) for _, figures in curve):
+        if not curve or not all(figures.get(name) for _, figures in curve):
             continue
         values = [figures[name] / curve[0][1][name] for _, figures in curve]
         label = f"{name}: exponent {growth[name]:.2f}" if name in growth else name

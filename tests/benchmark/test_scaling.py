@@ -114,6 +114,15 @@ def test_a_run_gives_its_figures_and_its_picture(config, monkeypatch, tmp_path, 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_operations_alone_take_no_steps(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(scaling, "load_pretraining_config", lambda _: config)
+    monkeypatch.setattr(scaling, "count_model", lambda config: Counter({"visual_cnn": config.data.num_clips, "": 1}))
+    flags = ["--clips=2,3", "--videos=", "--devices=", "--count_only", f"--picture={tmp_path / 'operations.png'}"]
+    found = scaling.measure(parse(["scaling", *flags]))
+    assert not any("a step" in name for figures in found.values() for name in figures)
+    assert (tmp_path / "operations.png").exists()
+
+
 @pytest.mark.slow
 def test_devices_that_are_not_there_are_simulated(config, monkeypatch):
     quick = (
