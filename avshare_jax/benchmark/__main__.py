@@ -2,6 +2,7 @@
 
 python -m avshare_jax.benchmark step --config=configs/pretrain.py:demo
 python -m avshare_jax.benchmark parts --config=configs/pretrain.py:demo,batch_size=4
+python -m avshare_jax.benchmark scaling --config=configs/pretrain.py:demo,batch_size=2 --picture=scaling.png
 python -m avshare_jax.benchmark input
 python -m avshare_jax.benchmark checkpoint --config=configs/pretrain.py --json=checkpoint.json
 python -m avshare_jax.benchmark compile configs/pretrain.py:demo
@@ -15,10 +16,17 @@ from pathlib import Path
 from absl import flags
 
 from avshare_jax import settings
-from avshare_jax.benchmark import checkpoint, compilation, input, parts, step
+from avshare_jax.benchmark import checkpoint, compilation, input, parts, scaling, step
 from avshare_jax.benchmark.figures import describe_machine, format_table, positive
 
-PARTS = {"step": step, "parts": parts, "input": input, "checkpoint": checkpoint, "compile": compilation}
+PARTS = {
+    "step": step,
+    "parts": parts,
+    "scaling": scaling,
+    "input": input,
+    "checkpoint": checkpoint,
+    "compile": compilation,
+}
 """Name → module with `LIBRARIES`, `add_arguments(parser)` and `measure(options)`, which gives figures by section."""
 
 

@@ -38,6 +38,14 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """Parses a number that is at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
+    return number
+
+
 def describe_machine(libraries: Sequence[str] = ()) -> dict[str, str]:
     """Processor, cores, devices, versions (of further `libraries`, too) and the commit, as text by name."""
     described = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []

@@ -26,7 +26,7 @@ import psutil
 import simplejpeg
 from ml_collections import ConfigDict
 
-from avshare_jax.benchmark.figures import Figures, positive, spread, timed
+from avshare_jax.benchmark.figures import Figures, not_negative, positive, spread, timed
 from avshare_jax.data.batches import train_batches
 from avshare_jax.data.extraction import extract
 from avshare_jax.data.frontend import FrontEnd
@@ -206,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", type=positive, default=20, help="of 480 frames in each turn of reading")
     parser.add_argument("--seconds", type=positive, default=20, help="of video in each turn of preparation")
     parser.add_argument("--records", type=positive, default=100_000, help="in the data set that is opened for start")
-    parser.add_argument("--workers", type=int, default=2, help="processes for start")
+    parser.add_argument("--workers", type=not_negative, default=2, help="processes for start; 0: a thread")
     parser.add_argument("--batches", type=positive, default=10_000, help="over which memory is watched")
 
 

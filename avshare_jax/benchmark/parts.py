@@ -1,10 +1,13 @@
 """What each part of the network takes by itself: time, operations, bytes, and the least time that these allow.
 
-Each part is compiled alone, forward and backward by its parameters and its input, for the clips of a batch, so that the
-times do not add up to that of a step, whose parts share work.
+Each part is compiled alone, forward and backward by its parameters and its input, and runs on one device with what that
+device has of a batch: the videos of its rows, and of their clips, in the CNNs, those that the mesh gives it. So the
+times do not add up to that of a step, whose parts share work and wait for other devices. Negatives are drawn among
+these videos only, and the optimizer updates all parameters.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,9 +29,12 @@ from avshare_jax.models.transformer import TRANSFORMERS
 from avshare_jax.models.visual_cnn import VisualBottleneck, VisualCNN
 from avshare_jax.objectives import masking, negatives
 from avshare_jax.training.chips import CHIPS
+from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.optimizer import make_optimizer
+from avshare_jax.training.plan import abstract_batch
 from avshare_jax.training.pretraining import Pretraining
 from avshare_jax.training.program import Program
+from avshare_jax.training.sharding import batch_shardings, check_layout
 
 LIBRARIES = ()
 
@@ -82,7 +88,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> dict[str, Figures]:
     """Compiles each part and calls it `options.calls` times in each of `options.repeats` turns, after a first one."""
     config = load_pretraining_config(options.config)
-    return {part.name: measure_part(part, options.calls, options.repeats) for part in parts_of(config)}
+    videos, clips = share_of_device(config)
+    share: Figures = {"of a batch of videos": config.batch_size, "videos": videos, "clips of each in the CNNs": clips}
+    measured = {part.name: measure_part(part, options.calls, options.repeats) for part in parts_of(config)}
+    return {"what one device has": share} | measured
+
+
+def share_of_device(config: ConfigDict) -> tuple[int, int]:
+    """Videos that one device of the config's mesh has of a batch, and clips of each that its CNNs take.
+
+    Raises:
+      UserError: the batch does not divide over the mesh.
+    """
+    mesh = make_mesh(config.mesh)
+    check_layout(config, mesh)
+    batch = abstract_batch(config)
+    videos, clips, *_ = batch_shardings(batch, mesh, config.sharding)["frames"].shard_shape(batch["frames"].shape)
+    return videos, clips
 
 
 def measure_part(part: Part, calls: int, repeats: int) -> Figures:
@@ -105,17 +127,18 @@ def measure_part(part: Part, calls: int, repeats: int) -> Figures:
 
 
 def parts_of(config: ConfigDict) -> Iterator[Part]:
-    """Yields every part of pretraining with arguments of the config's sizes."""
-    yield from cnn_parts(config)
-    yield from transformer_parts(config)
-    yield from objective_parts(config)
+    """Yields every part of pretraining with arguments of the sizes that one device has of the config's batch."""
+    videos, clips = share_of_device(config)
+    yield from cnn_parts(config, videos * clips)
+    yield from transformer_parts(config, videos)
+    yield from objective_parts(config, videos)
     yield optimizer_part(config)
 
 
-def cnn_parts(config: ConfigDict) -> Iterator[Part]:
-    """Both CNNs, and the visual one by stage."""
+def cnn_parts(config: ConfigDict, clips: int) -> Iterator[Part]:
+    """Both CNNs, and the visual one by stage, on this many clips."""
     model, data, dtype = config.model, config.data, jnp.dtype(config.model.dtype)
-    clips, options = config.batch_size * data.num_clips, dict(config.model.visual_cnn)
+    options = dict(config.model.visual_cnn)
     frames = random_array((clips, data.frames_per_clip, data.crop, data.crop, 3), dtype)
     yield module_part("visual CNN", Training(partial(VisualCNN, **options, dtype=dtype)), frames)
 
@@ -148,11 +171,11 @@ class Training(nn.Module):
         return self.make()(x, True, Counted())
 
 
-def transformer_parts(config: ConfigDict) -> Iterator[Part]:
-    """Each Transformer on the tokens of a batch; the multimodal one sees each video twice, for both kinds of pairs."""
+def transformer_parts(config: ConfigDict, videos: int) -> Iterator[Part]:
+    """Each Transformer on the tokens of videos; the multimodal one sees each video twice, for both kinds of pairs."""
     network, dtype = models.build(config.model), jnp.dtype(config.model.dtype)
     for name in TRANSFORMERS[config.model.fusion]:
-        tokens, videos = config.data.num_clips + 1, config.batch_size
+        tokens = config.data.num_clips + 1
         shape = (2 * videos, 2 * tokens) if name == "multimodal" else (videos, tokens)
 
         def run(network: models.AVBert, x: jax.Array, name: str = name) -> jax.Array:
@@ -161,9 +184,10 @@ def transformer_parts(config: ConfigDict) -> Iterator[Part]:
         yield module_part(f"{name} Transformer", network, random_array((*shape, config.model.hidden), dtype), run)
 
 
-def objective_parts(config: ConfigDict) -> Iterator[Part]:
-    """The draw of negatives for one modality, which has no gradient."""
-    options, clips = config.objectives, (config.batch_size, config.data.num_clips)
+def objective_parts(config: ConfigDict, videos: int) -> Iterator[Part]:
+    """The draw of negatives for one modality among the clips of videos, which has no gradient."""
+    options, clips = config.objectives, (videos, config.data.num_clips)
+    groups = videos // math.gcd(videos, config.batch_size // options.negative_groups)
     count = masking.masked_count(config.data.num_clips, options.mask_fraction)
     positions = masking.sample_masked_positions(jax.random.key(1), *clips, count)
     targets = random_array((*clips, config.model.hidden), jnp.float32)
@@ -177,7 +201,7 @@ def objective_parts(config: ConfigDict) -> Iterator[Part]:
             options.num_negatives,
             weights,
             present=None,
-            groups=options.negative_groups,
+            groups=groups,
         )
 
     yield Part("negatives of one modality", draw, (targets, positions))

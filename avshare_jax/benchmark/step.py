@@ -8,6 +8,7 @@ import argparse
 import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -98,6 +99,11 @@ def take_turns(
 
 def model_flops(config: ConfigDict) -> int:
     """Operations of a step's forward and backward pass, of all videos, by the trace without rematerialization."""
+    return count_model(config).total()
+
+
+def count_model(config: ConfigDict) -> Counter[str]:
+    """What `model_flops` sums, by where in the program it is, such as ".../visual_cnn/stem"."""
     config = config.copy_and_resolve_references()
     config.memory.update(remat="none", clip_chunks=1, accumulation_steps=1)
     task, batch = Pretraining(config), plan.abstract_batch(config)
@@ -106,7 +112,7 @@ def model_flops(config: ConfigDict) -> int:
     def loss(params: dict, batch_stats: dict, batch: Batch) -> jax.Array:
         return task.loss({"params": params, "batch_stats": batch_stats}, batch, jax.random.key(0), train=True)[0]
 
-    return count_flops(jax.grad(loss), variables["params"], variables["batch_stats"], batch).total()
+    return count_flops(jax.grad(loss), variables["params"], variables["batch_stats"], batch)
 
 
 def speed(config: ConfigDict, mesh: Mesh, seconds: list[float], flops: int) -> Figures:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import replace_text
 from avshare_jax.training.goodput import CHECKPOINTS, INPUT, Goodput, goodput_share
 from avshare_jax.training.optimizer import learning_rate_schedule
+
+MOST_WAITING = 0.02
+"""Share of the time that devices may wait for data before a run says so."""
 
 
 class Reporter:
@@ -34,6 +38,7 @@ class Reporter:
         self._goodput = goodput
         self._files = MetricsFiles(workdir, start_step) if jax.process_index() == 0 else None
         self._progress = Progress(start_step, config.total_steps, config.batch_size * config.data.num_clips, goodput)
+        self._waiting_in_a_row, self._said_waiting = 0, False
 
     def __enter__(self) -> "Reporter":
         return self
@@ -61,6 +66,15 @@ class Reporter:
         values.update(self._progress.measure(step))
         self._files.write(step, values)
         print(console_line(step, config.total_steps, values, self._shown), flush=True)
+        self._check_input(values["data_wait_share"])
+
+    def _check_input(self, share: float) -> None:
+        """Says once that reading does not keep up: when it did not between two logged steps in a row."""
+        self._waiting_in_a_row = self._waiting_in_a_row + 1 if share > MOST_WAITING else 0
+        if self._waiting_in_a_row == 2 and not self._said_waiting:
+            self._said_waiting = True
+            workers, cores = self._config.data.num_workers, os.cpu_count() or 1
+            print(slow_input(share, workers, cores, jax.default_backend()), flush=True)
 
     def _check_finite(self, step: int, skipped_in_a_row: int) -> None:
         limit = self._config.max_nonfinite_steps
@@ -158,6 +172,29 @@ def console_line(step: int, total_steps: int, values: Mapping[str, float], shown
     return (
         f"step {step:{len(str(total_steps))}d}/{total_steps}  {learned}  | {values['clips_per_second']:.3g} clips/s, "
         f"{values['data_wait_share']:.0%} waiting for data, ETA {duration(values['eta_seconds'])}"
+    )
+
+
+def slow_input(share: float, num_workers: int, cores: int, backend: str) -> str:
+    """Says that reading does not keep up, and what can be done.
+
+    Args:
+      share: of the time that devices waited for data, 0 to 1.
+      num_workers: `config.data.num_workers`.
+      cores: of this machine.
+      backend: "cpu" where the same cores also train.
+    """
+    readers = f"{num_workers} worker process{'es' * (num_workers != 1)}" if num_workers else "threads of this process"
+    if backend != "cpu" and num_workers < cores:
+        advice = f"Of its {cores} cores, more can read: raise config.data.num_workers"
+    elif backend != "cpu":
+        advice = f"It has no more cores than that ({cores}): use one that has, or fewer or smaller frames"
+    else:
+        advice = f"Its {cores} core{'s' * (cores != 1)} also train, so that more readers may slow that down"
+    return (
+        f"Reading does not keep up: since the last logged step, devices waited for data {share:.0%} of the time, more "
+        f"than the {MOST_WAITING:.0%} to be expected where the cores suffice. This machine reads with {readers} "
+        f"(config.data.num_workers={num_workers}). {advice}."
     )
 
 

@@ -66,6 +66,10 @@ def test_unknown_measurement_names_those_there_are(capsys):
     assert "there is no readin: choose among reading, preparation, start, memory" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse(["input", "--videos=0"])
+    with pytest.raises(SystemExit):
+        parse(["input", "--workers=-1"])
+    assert "argument --workers: -1 must be at least 0" in capsys.readouterr().err
+    assert parse(["input", "--workers=0"]).workers == 0
     assert parse(["input"]).only == []
 
 

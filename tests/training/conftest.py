@@ -67,7 +67,7 @@ def linear_config():
             "seed": 3,
             "batch_size": 8,
             "total_steps": 8,
-            "data": {"num_clips": 1},
+            "data": {"num_clips": 1, "num_workers": 0},
             "model": {"width": 3, "heads": {"count": 2}, "kernels": (1, 3)},
             "optimizer": {
                 "learning_rate": 0.05,

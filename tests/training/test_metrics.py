@@ -1,6 +1,7 @@
 """The log files, the clock and the console line."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -90,6 +91,42 @@ def test_progress_measures_speed_waiting_and_remaining_time(monkeypatch):
         "goodput_share": 0.5,
         "eta_seconds": 6.0,
     }
+
+
+def test_a_run_that_waits_for_data_says_so_once(linear_config, tmp_path, monkeypatch, capsys):
+    """Of four logged steps of 1 s, devices waited in the given shares of each."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def sentences(*shares):
+        nonlocal now
+        goodput = Goodput(clock=lambda: now)
+        goodput.turn_to(STEPS)
+        with metrics.Reporter(linear_config, tmp_path, 0, (), dict, goodput) as reporter:
+            for step, share in enumerate(shares, 1):
+                now += 1.0
+                goodput.move(INPUT, share)
+                reporter.report(step, {"loss": 0.0, "skipped": 0.0, "skipped_in_a_row": 0})
+        lines = capsys.readouterr().out.splitlines()
+        return [(number, line) for number, line in enumerate(lines) if "does not keep up" in line]
+
+    assert not sentences(0.5, 0.0, 0.5, 0.01)  # now and then
+    [(number, sentence)] = sentences(0.01, 0.03, 0.25, 0.5)
+    assert number == 3  # after the line of the third step
+    assert "waited for data 25% of the time" in sentence and "config.data.num_workers=0" in sentence
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "cores", "backend", "advice"),
+    [
+        (8, 16, "tpu", "8 worker processes .* Of its 16 cores, more can read: raise config.data.num_workers"),
+        (1, 1, "gpu", "1 worker process .* no more cores than that .1.: use one that has"),
+        (16, 16, "gpu", "16 worker processes .* no more cores than that .16."),
+        (0, 2, "cpu", "threads of this process .* Its 2 cores also train"),
+    ],
+)
+def test_what_can_be_done_about_slow_input(num_workers, cores, backend, advice):
+    assert re.search(advice, metrics.slow_input(0.1, num_workers, cores, backend))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (7620, "2h07m")])
