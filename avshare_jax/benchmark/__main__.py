@@ -15,10 +15,18 @@ from pathlib import Path
 from absl import flags
 
 from avshare_jax import settings
-from avshare_jax.benchmark import checkpoint, compilation, input, parts, step
+from avshare_jax.benchmark import checkpoint, compilation, input, parts, peer, sharing, step
 from avshare_jax.benchmark.figures import describe_machine, format_table, positive
 
-PARTS = {"step": step, "parts": parts, "input": input, "checkpoint": checkpoint, "compile": compilation}
+PARTS = {
+    "step": step,
+    "parts": parts,
+    "input": input,
+    "checkpoint": checkpoint,
+    "compile": compilation,
+    "peer": peer,
+    "sharing": sharing,
+}
 """Name → module with `LIBRARIES`, `add_arguments(parser)` and `measure(options)`, which gives figures by section."""
 
 
