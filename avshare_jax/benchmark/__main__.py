@@ -6,6 +6,8 @@ python -m avshare_jax.benchmark scaling --config=configs/pretrain.py:demo,batch_
 python -m avshare_jax.benchmark input
 python -m avshare_jax.benchmark checkpoint --config=configs/pretrain.py --json=checkpoint.json
 python -m avshare_jax.benchmark compile configs/pretrain.py:demo
+python -m avshare_jax.benchmark peer
+python -m avshare_jax.benchmark sharing
 """
 
 import argparse
@@ -16,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from avshare_jax import settings
-from avshare_jax.benchmark import checkpoint, compilation, input, parts, scaling, step
+from avshare_jax.benchmark import checkpoint, compilation, input, parts, peer, scaling, sharing, step
 from avshare_jax.benchmark.figures import describe_machine, format_table, positive
 
 PARTS = {
@@ -26,6 +28,8 @@ PARTS = {
     "input": input,
     "checkpoint": checkpoint,
     "compile": compilation,
+    "peer": peer,
+    "sharing": sharing,
 }
 """Name → module with `LIBRARIES`, `add_arguments(parser)` and `measure(options)`, which gives figures by section."""
 
