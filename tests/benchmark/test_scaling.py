@@ -116,9 +116,13 @@ def test_a_run_gives_its_figures_and_its_picture(config, monkeypatch, tmp_path, 
 
 def test_operations_alone_take_no_steps(config, monkeypatch, tmp_path):
     monkeypatch.setattr(scaling, "load_pretraining_config", lambda _: config)
-    monkeypatch.setattr(scaling, "count_model", lambda config: Counter({"visual_cnn": config.data.num_clips, "": 1}))
+    counts = {"visual_cnn": 12, "hqk": 2, "": 4}
+    monkeypatch.setattr(scaling, "count_model", lambda config: Counter(counts))
     flags = ["--clips=2,3", "--videos=", "--devices=", "--count_only", f"--picture={tmp_path / 'operations.png'}"]
     found = scaling.measure(parse(["scaling", *flags]))
+    crossings = found["clips a video from which there are more operations than in the CNNs"]
+    reckoned = {scaling.ATTENTION: 3 * 12 / 2, scaling.PAIRS: 3 * 12 / 4, "both together": 3 * 12 / 6}
+    assert crossings == pytest.approx(reckoned)
     assert not any("a step" in name for figures in found.values() for name in figures)
     assert (tmp_path / "operations.png").exists()
 
