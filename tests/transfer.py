@@ -32,6 +32,11 @@ CNNS = {
     "audio_cnn.separable_stages": 1,
     "audio_cnn.stem_kernel": 3,
 }
+CONFIG_FILES = {
+    "ucf101": "configs/finetune_ucf101.py",
+    "esc50": "configs/linear_esc50.py",
+    "kinetics_sounds": "configs/finetune_kinetics_sounds.py",
+}
 DATA = {"min_short_side": 16, "max_short_side": 20, "crop": 16, "num_workers": 0}
 
 

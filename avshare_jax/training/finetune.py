@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,18 +14,14 @@ from avshare_jax.data.elements import MODALITIES
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import Mixture, open_mixture
 from avshare_jax.data.unreadable import UnreadableRecords
-from avshare_jax.models import sizes
 from avshare_jax.models.avbert import WHOLE
 from avshare_jax.models.classification import HEADS
 from avshare_jax.objectives.classification import LOSSES, MULTI_LABEL
 from avshare_jax.settings import UserError, check_fields
-from avshare_jax.training import plan
+from avshare_jax.training import plan, pretrained
 from avshare_jax.training.checkpoints import (
     check_workdir,
     latest_step,
-    load_config,
-    restore_network,
-    saved_shapes,
 )
 from avshare_jax.training.classification import Classification
 from avshare_jax.training.goodput import DATASET, Goodput
@@ -34,7 +31,6 @@ from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.optimizer import DECAYS, make_finetuning_optimizer
 from avshare_jax.training.profiles import parse_steps
 from avshare_jax.training.sharding import check_layout
-from avshare_jax.training.step import TrainState
 
 SMALLEST = 1e-30
 LIMITS = {
@@ -55,10 +51,6 @@ CHOICES = {
     "optimizer.decay": tuple(DECAYS),
     "test.pool": ("mean", "max"),
 }
-# What may differ from the network that a run starts from.
-OF_NO_SHAPE = ("dtype", "dropout")
-# What the plan says of the network.
-SIZES = ("hidden", "layers", "heads", "rank", "dtype", "dropout")
 SHOWN_METRICS = ("top1",)
 
 
@@ -86,21 +78,24 @@ def finetune(
     mesh = make_mesh(config.mesh)
     check_layout(config, mesh)
     asked = config.model
-    config.model = starting_model(config, workdir)
+    config.model = pretrained.starting_model(config, workdir)
     check_positions(config)
     goodput.turn_to(DATASET)
     with first_process_first("data set"):
         mixture = open_mixture(config.data)
     config = with_classes_and_steps(config, mixture, workdir)
     task = Classification(config)
-    parts = network_parts(config, task)
-    check_frozen(config, parts)
+    network = pretrained.network_shapes(config, task, mesh)
+    check_frozen(config, sorted(network["params"]))
+    weights = None
     if config.init_from is not None and latest_step(workdir) is None:
-        starting_step(config, parts)  # Before the workdir belongs to a run from there.
+        weights = pretrained.load_network(config, network)  # Before the workdir belongs to a run from there.
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
     print(plan.describe_dataset(config, mixture), flush=True)
-    print(describe_start(config), flush=True)
-    print(describe_sizes(config, asked), flush=True)
+    print(pretrained.describe_start(config), flush=True)
+    print(pretrained.describe_sizes(config, asked), flush=True)
+    if differences := pretrained.frontend_differences(config):
+        print(f"  It was trained on media that were prepared otherwise: {differences}.", flush=True)
     unreadable = UnreadableRecords(config.data.max_unreadable_share)
 
     def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
@@ -131,7 +126,7 @@ def finetune(
         profile_steps=profiled,
         is_trained=task.is_trained,
         make_optimizer=make_finetuning_optimizer,
-        start_from=lambda state: load_network(config, state),
+        start_from=partial(pretrained.put_network, weights) if weights else None,
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
 
@@ -167,40 +162,6 @@ def check_ranges(config: ConfigDict) -> None:
         )
 
 
-def starting_model(config: ConfigDict, workdir: epath.PathLike) -> ConfigDict:
-    """Returns the sizes of the network: those of `config.init_from`, or else `config.model`.
-
-    Raises:
-      UserError: there is nothing to start from, or `config.model` asks for another architecture.
-    """
-    if config.init_from is None:
-        return config.model
-    source = recorded_config(workdir)
-    if source is None or source.init_from != config.init_from:
-        source = load_config(epath.Path(config.init_from).expanduser())
-    model, base = source.model.copy_and_resolve_references(), sizes.base()
-    for name in OF_NO_SHAPE:
-        if is_asked(name, config.model, base):
-            model[name] = config.model[name]
-    # As plain values: configs that came from files differ in more than their values.
-    asked, there, default = config.model.to_dict(), model.to_dict(), base.to_dict()
-    for name, value in asked.items():
-        if name != "positions" and value != default[name] and value != there.get(name):
-            raise UserError(
-                f"The network in config.init_from={config.init_from} is of another architecture: config.model.{name} "
-                f"is {there.get(name)} there and {value} here. Leave config.model out, or choose another."
-            )
-    return model
-
-
-def recorded_config(workdir: epath.PathLike) -> ConfigDict | None:
-    """The config that a downstream run in this workdir was started with; None if there is none."""
-    if not (epath.Path(workdir) / "config.json").exists():
-        return None
-    config = load_config(workdir)
-    return config if "task" in config else None
-
-
 def check_positions(config: ConfigDict) -> None:
     """Raises `UserError` where the Transformers have too few positions for the clips."""
     model, data = config.model, config.data
@@ -221,7 +182,7 @@ def with_classes_and_steps(config: ConfigDict, mixture: Mixture, workdir: epath.
     config = config.copy_and_resolve_references()
     check_labels(mixture, multi_label=config.task.loss.name in MULTI_LABEL)
     class_names = mixture.datasets[0].class_names
-    recorded = recorded_config(workdir)
+    recorded = pretrained.recorded_config(workdir)
     where = {
         f"the run in {workdir}": recorded.task.class_names if recorded else (),
         "the config": config.task.class_names,
@@ -272,11 +233,6 @@ def check_classes(name: str, found: tuple[str, ...], known: tuple[str, ...], own
             )
 
 
-def network_parts(config: ConfigDict, task: Classification) -> list[str]:
-    """Names of the parts of the network that have parameters for this task."""
-    return sorted(jax.eval_shape(task.init, jax.random.key(0), plan.abstract_batch(config))["params"][WHOLE])
-
-
 def check_frozen(config: ConfigDict, parts: Sequence[str]) -> None:
     """Raises `UserError` where a part that is to be frozen is none of the network's."""
     if unknown := set(config.task.frozen) - {WHOLE, *parts}:
@@ -284,80 +240,3 @@ def check_frozen(config: ConfigDict, parts: Sequence[str]) -> None:
             f"config.task.frozen names {', '.join(sorted(unknown))}, which the network does not have: its parts are "
             f"{', '.join(parts)}, and {WHOLE} means all of them."
         )
-
-
-def describe_start(config: ConfigDict) -> str:
-    """The line of the plan that says where weights come from."""
-    frozen = ", ".join(config.task.frozen)
-    start = f"the weights in {config.init_from}" if config.init_from else "random weights"
-    return f"  The network starts from {start}; {f'frozen: {frozen}' if frozen else 'all that is used is trained'}."
-
-
-def describe_sizes(config: ConfigDict, asked: ConfigDict) -> str:
-    """The line of the plan that says which network this is, and what of it comes from where.
-
-    Args:
-      config: of the run, with the network that is used.
-      asked: `config.model` as it was given.
-    """
-    base = sizes.base()
-    from_config = [name for name in SIZES if config.init_from is None or is_asked(name, asked, base)]
-    of_source = [name for name in SIZES if name not in from_config]
-    groups = {f"as in {config.init_from}": of_source, "from config.model": from_config}
-    said = [
-        f"{', '.join(f'{name}={config.model[name]}' for name in names)} {origin}"
-        for origin, names in groups.items()
-        if names
-    ]
-    return f"  The network has {'; '.join(said)}."
-
-
-def is_asked(name: str, asked: ConfigDict, base: ConfigDict) -> bool:
-    """Whether a field of `config.model` replaces that of the network to start from: where it is not the default."""
-    return name in OF_NO_SHAPE and asked[name] != base[name]
-
-
-def starting_step(config: ConfigDict, parts: Sequence[str]) -> int:
-    """The step of the checkpoint in `config.init_from` to start from.
-
-    Args:
-      config: of the run.
-      parts: of the network that the task needs.
-
-    Raises:
-      UserError: there is no checkpoint, or it cannot be read or lacks parts.
-    """
-    source = epath.Path(config.init_from).expanduser()
-    if (step := latest_step(source)) is None:
-        raise UserError(f"The run in config.init_from={config.init_from} has no checkpoint yet: train it further.")
-    present = {tuple(path.split("/")[:3]) for path in saved_shapes(source, step)}
-    if not present:
-        raise UserError(
-            f"The checkpoint of step {step} in config.init_from={config.init_from} cannot be read: run main.py on that "
-            "workdir again, which goes on from the checkpoint before, or choose another."
-        )
-    if missing := [part for part in parts if ("params", WHOLE, part) not in present]:
-        raise UserError(
-            f"The network in config.init_from={config.init_from} has no {', '.join(missing)}, which {config.name} "
-            "needs: it was trained for something else. Choose another."
-        )
-    return step
-
-
-def load_network(config: ConfigDict, state: TrainState) -> TrainState:
-    """Returns the state with the network's weights from `config.init_from`, laid out as they are in the state.
-
-    Raises:
-      UserError: there is no checkpoint, or it lacks parts that the task needs, or has them of another shape.
-    """
-    if config.init_from is None:
-        return state
-    step = starting_step(config, sorted(state.params[WHOLE]))
-    network = {"params": state.params[WHOLE], "batch_stats": state.batch_stats[WHOLE]}
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), network)
-    restored = restore_network(epath.Path(config.init_from).expanduser(), step, shapes)
-    print(f"Starting from step {step} of {config.init_from}.", flush=True)
-    return state.replace(
-        params=state.params | {WHOLE: restored["params"]},
-        batch_stats=state.batch_stats | {WHOLE: restored["batch_stats"]},
-    )

@@ -42,7 +42,7 @@ def train(
     preemption: Preemption | None = None,
     is_trained: IsTrained = everything,
     make_optimizer: MakeOptimizer = make_optimizer,
-    start_from: Callable[[TrainState], TrainState] = lambda state: state,
+    start_from: Callable[[TrainState], TrainState] | None = None,
     goodput: Goodput | None = None,
     profile_steps: tuple[int, int] | None = None,
 ) -> None:
@@ -202,7 +202,7 @@ def prepare(
     goodput: Goodput,
     is_trained: IsTrained,
     make_optimizer: MakeOptimizer,
-    start_from: Callable[[TrainState], TrainState],
+    start_from: Callable[[TrainState], TrainState] | None,
 ) -> tuple[TrainState, StepFunction]:
     """Restores or initializes the state, and compiles the step for it."""
     optimizer = make_optimizer(config.optimizer, config.total_steps)
@@ -217,8 +217,9 @@ def prepare(
         # What runs once is worth less optimization: on CPUs, it compiles in half the time to the same numbers.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         state = jax.jit(create, out_shardings=sharding, compiler_options=options)(key, batch)
-        with goodput.during(RESTORE):
-            state = start_from(state)
+        if start_from:
+            with goodput.during(RESTORE):
+                state = start_from(state)
     else:
         with goodput.during(RESTORE):
             state = checkpoints.restore(

@@ -1,4 +1,4 @@
-"""A task small enough to follow by hand: linear regression with noise, a running mean, and batches by step."""
+"""A task small enough to follow by hand, linear regression with noise and a running mean; a downstream run's config."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+
+from avshare_jax import models
+from avshare_jax.interop.workdirs import write_imported
+from avshare_jax.settings import load_config_file
+from tests import transfer
+from tests.data.conftest import TINY_FRONTEND
+from tests.data.conftest import dataset_dir as dataset_dir  # a fixture
 
 
 class LinearTask:
@@ -94,3 +101,33 @@ def linear_config():
             "max_nonfinite_steps": 3,
         }
     )
+
+
+@pytest.fixture(scope="module")
+def make_config(dataset_dir):
+    """A reduced config on the data set "tiny", whose classes are even and odd."""
+
+    def make(task, **changes):
+        config = transfer.reduced(transfer.CONFIG_FILES[task], "tiny", dataset_dir)
+        config.data.update(train_split="train", eval_split="test", frontend=ConfigDict(vars(TINY_FRONTEND)))
+        config.data.update(min_short_side=10, max_short_side=16, crop=8)
+        config.test.update(short_side=10, crop=8)
+        config.update(batch_size=4)
+        config.update_from_flattened_dict(changes)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def imported(make_config, tmp_path_factory, random_variables):
+    """A workdir with an imported network and another without its audio CNN, and the variables."""
+    directory, config = tmp_path_factory.mktemp("imported"), make_config("kinetics_sounds")
+    network = models.build(config.model)
+    batch = {"frames": np.zeros((1, 1, 2, 8, 8, 3), np.float32), "log_mel": np.zeros((1, 1, 8, 8), np.float32)}
+    variables = random_variables(lambda key: network.init(key, batch, train=False))
+    recipe = load_config_file("configs/pretrain.py:demo,data.num_clips=2")
+    write_imported(str(directory / "whole"), recipe, config.model, variables, {})
+    parts = {name: {part: x for part, x in tree.items() if part != "audio_cnn"} for name, tree in variables.items()}
+    write_imported(str(directory / "deaf"), recipe, config.model, parts, {})
+    return directory, variables

@@ -1,143 +1,38 @@
 """What a downstream run checks before it starts, and the weights that it starts from."""
 
-from functools import partial
+import shutil
 
-import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from avshare_jax import models
 from avshare_jax.data.dataset import open_dataset
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import open_mixture
 from avshare_jax.data.records import Contents, write_dataset
-from avshare_jax.interop.workdirs import write_imported
 from avshare_jax.settings import UserError, load_config_file
-from avshare_jax.training import finetune, plan
+from avshare_jax.training import finetune
 from avshare_jax.training.checkpoints import claim_workdir
-from avshare_jax.training.classification import Classification
-from avshare_jax.training.optimizer import make_finetuning_optimizer
-from avshare_jax.training.step import create_state
-from tests import transfer
 from tests.data.conftest import TINY_FRONTEND
 from tests.data.conftest import dataset_dir as dataset_dir  # a fixture
-
-FILES = {
-    "ucf101": "configs/finetune_ucf101.py",
-    "esc50": "configs/linear_esc50.py",
-    "kinetics_sounds": "configs/finetune_kinetics_sounds.py",
-}
-
-
-@pytest.fixture(scope="module")
-def make_config(dataset_dir):
-    """A reduced config on the data set "tiny", whose classes are even and odd."""
-
-    def make(task, **changes):
-        config = transfer.reduced(FILES[task], "tiny", dataset_dir)
-        config.data.update(train_split="train", eval_split="test", frontend=ConfigDict(vars(TINY_FRONTEND)))
-        config.data.update(min_short_side=10, max_short_side=16, crop=8)
-        config.test.update(short_side=10, crop=8)
-        config.update(batch_size=4)
-        config.update_from_flattened_dict(changes)
-        return config
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def imported(make_config, tmp_path_factory, random_variables):
-    """A workdir with an imported network and another without its audio CNN, and the variables."""
-    directory, config = tmp_path_factory.mktemp("imported"), make_config("kinetics_sounds")
-    network = models.build(config.model)
-    batch = {"frames": np.zeros((1, 1, 2, 8, 8, 3), np.float32), "log_mel": np.zeros((1, 1, 8, 8), np.float32)}
-    variables = random_variables(lambda key: network.init(key, batch, train=False))
-    recipe = load_config_file("configs/pretrain.py:demo,data.num_clips=2")
-    write_imported(str(directory / "whole"), recipe, config.model, variables, {})
-    parts = {name: {part: x for part, x in tree.items() if part != "audio_cnn"} for name, tree in variables.items()}
-    write_imported(str(directory / "deaf"), recipe, config.model, parts, {})
-    return directory, variables
-
-
-def initial_state(config):
-    config = finetune.with_classes_and_steps(config, open_mixture(config.data), "no workdir")
-    task = Classification(config)
-    create = partial(create_state, task, make_finetuning_optimizer(config.optimizer, 10), is_trained=task.is_trained)
-    shapes = jax.eval_shape(create, jax.random.key(0), plan.abstract_batch(config))
-    return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
-
-
-@pytest.mark.parametrize("task", FILES)
-def test_weights_come_from_where_the_config_says(make_config, imported, task):
-    directory, variables = imported
-    config = make_config(task, init_from=str(directory / "whole"))
-    # All sizes are the source's: those of the paper are not asked for.
-    config.model = load_config_file(FILES[task]).model
-    config.model = finetune.starting_model(config, "no workdir")
-    assert config.model.hidden == transfer.MODEL["hidden"]
-    state = initial_state(config)
-    loaded = finetune.load_network(config, state)
-    for name, tree in {"params": loaded.params, "batch_stats": loaded.batch_stats}.items():
-        for part, found in tree["network"].items():
-            jax.tree.map(np.testing.assert_array_equal, found, variables[name][part])
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(loaded.params["clip_head"]))
-
-
-def test_a_source_without_a_needed_part_gets_a_sentence(make_config, imported):
-    deaf = str(imported[0] / "deaf")
-    config = make_config("esc50", init_from=deaf)
-    with pytest.raises(UserError, match=f"{deaf} has no audio_cnn, which linear_esc50 needs"):
-        finetune.load_network(config, initial_state(config))
-    finetune.load_network(make_config("ucf101", init_from=deaf), initial_state(make_config("ucf101")))
 
 
 def test_a_workdir_is_not_claimed_before_there_are_weights_to_start_from(make_config, imported, tmp_path):
     """The workdir is then free for the corrected command."""
     started = make_config("esc50")
     claim_workdir(tmp_path / "started", started, {"name": "tiny", "fingerprint": "1"})
+    shutil.copytree(imported[0] / "whole", tmp_path / "damaged")
+    largest = max((tmp_path / "damaged" / "checkpoints").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
     for source, sentence in {
         imported[0] / "deaf": "has no audio_cnn",
         tmp_path / "started": "no checkpoint yet",
+        tmp_path / "damaged": "damaged",
     }.items():
         with pytest.raises(UserError, match=sentence):
             finetune.finetune(make_config("esc50", init_from=str(source)), tmp_path / "run")
         assert not (tmp_path / "run" / "config.json").exists()
-
-
-def test_the_plan_says_where_sizes_come_from(make_config, imported):
-    """A dropout of the recipe's default counts as not given."""
-    whole = str(imported[0] / "whole")
-    config = make_config("kinetics_sounds", init_from=whole)
-    for asked, said in {0.3: "; dropout=0.3 from config.model.", 0.1: f", dropout=0.0 as in {whole}."}.items():
-        given = load_config_file(FILES["kinetics_sounds"]).model
-        given.dropout = asked
-        config.model = given
-        config.model = finetune.starting_model(config, "no workdir")
-        line = finetune.describe_sizes(config, given)
-        assert line.startswith("  The network has hidden=16, layers=1, heads=2, rank=None, dtype=float32")
-        assert line.endswith(said)
-    config.init_from = None
-    assert finetune.describe_sizes(config, config.model).endswith("dropout=0.0 from config.model.")
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"model.hidden": 24}, "of another architecture: config.model.hidden is 16 there and 24 here"),
-        ({"model.visual_cnn.width": 8}, "of another architecture: config.model.visual_cnn is"),
-    ],
-)
-def test_another_architecture_gets_a_sentence(make_config, imported, changes, sentence):
-    config = make_config("kinetics_sounds", init_from=str(imported[0] / "whole"), **changes)
-    with pytest.raises(UserError, match=sentence):
-        finetune.starting_model(config, "no workdir")
-
-
-def test_sizes_that_are_the_same_may_be_given(make_config, imported):
-    config = make_config("kinetics_sounds", init_from=str(imported[0] / "whole"), **{"model.dropout": 0.2})
-    model = finetune.starting_model(config, "no workdir")
-    assert model.to_dict() == config.model.to_dict() and model.dropout == 0.2
 
 
 def test_no_run_to_start_from_gets_a_sentence(make_config, tmp_path):
