@@ -1,11 +1,29 @@
 """Settings and fixtures that all tests share."""
 
-from functools import partial
+import atexit
+import os
+import shutil
+import tempfile
 
 import jax
 import numpy as np
 import pytest
 from absl import flags
+
+QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+# Tests compile far more than they compute: little is optimized, and no program is compiled twice. JAX reads the flags
+# when it is first used; what tests start inherits the variables.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICK)).strip()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # Grain's worker processes read absl's flags, which only absl.app.run would have parsed.
 flags.FLAGS.mark_as_parsed()
@@ -31,14 +49,3 @@ def random_variables():
         return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0)))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def quick_jit():
-    """`jax.jit` that spends little time on optimizing what runs once on the CPU."""
-    options = {
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_cpu_parallel_codegen_split_count": 1,
-    }
-    return partial(jax.jit, compiler_options=options)

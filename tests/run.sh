@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the test suite, after installing what is missing into .venv.
+# Two processes share them, file by file.
 # Usage: tests/run.sh [pytest arguments]     For example: tests/run.sh -x tests/models, or tests/run.sh -m drill for the drills
 # of tests/test_survival.py, which the default leaves out.
 # Paths are seen from the repository's root. Tests run on the CPU unless JAX_PLATFORMS says otherwise.
@@ -7,4 +8,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../launch/environment.sh"
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 say "Running the tests: pytest $*"
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "$@"

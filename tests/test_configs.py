@@ -152,7 +152,7 @@ def reduced(name):
 
 
 @pytest.fixture(scope="module")
-def take_step(random_variables, quick_jit):
+def take_step(random_variables):
     """Returns a function from a reduced config to loss, metrics and gradients; equal ones are computed once."""
     results = {}
 
@@ -171,7 +171,7 @@ def take_step(random_variables, quick_jit):
             def loss(params, key):
                 return task.loss(variables | {"params": params}, batch, key, train=True)
 
-            step = quick_jit(jax.value_and_grad(loss, has_aux=True))
+            step = jax.jit(jax.value_and_grad(loss, has_aux=True))
             results[key] = jax.tree.map(np.asarray, step(variables["params"], jax.random.key(0)))
         return results[key]
 
@@ -201,7 +201,7 @@ def test_one_training_step(take_step, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DOWNSTREAM)
-def test_one_downstream_step(name, random_variables, quick_jit):
+def test_one_downstream_step(name, random_variables):
     config = reduced(name)
     config.batch_size = 3
     config.task.class_names = ("a", "b", "c")
@@ -214,7 +214,7 @@ def test_one_downstream_step(name, random_variables, quick_jit):
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(create, jax.random.key(0), batch))
     before = zeros.replace(**random_variables(lambda key: task.init(key, batch)))
     step = partial(train_step, task=task, optimizer=optimizer, seed=0, is_trained=task.is_trained)
-    after, metrics = quick_jit(step)(before, batch)
+    after, metrics = jax.jit(step)(before, batch)
     assert np.isfinite(metrics["loss"]) and 0 <= metrics["top1"] <= 1 and metrics["skipped"] == 0
     moved = {
         path[0].key if path[0].key != "network" else path[1].key

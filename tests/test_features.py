@@ -55,9 +55,8 @@ def workdir(tmp_path_factory, random_variables):
 
 
 @pytest.fixture(scope="module")
-def encoder(workdir, quick_jit):
-    found = features.load(workdir, batch_size=2)
-    return dataclasses.replace(found, _apply=quick_jit(found._apply.__wrapped__))
+def encoder(workdir):
+    return features.load(workdir, batch_size=2)
 
 
 def make_record(seed, clips, has_video=True, has_audio=True):
@@ -80,12 +79,12 @@ def cut_first(encoder, record):
     return encoder._cut(record, _Video(presence_flags(record), 3, 1), 0)
 
 
-def test_features_are_the_networks_outputs(encoder, workdir, quick_jit):
+def test_features_are_the_networks_outputs(encoder, workdir):
     record = make_record(0, clips=3)
     (found,) = encoder.encode_records([record])
     config, _, variables = read_network(str(workdir))
     window = cut_first(encoder, record)
-    outputs = quick_jit(partial(models.build(config.model).apply, train=False))(
+    outputs = jax.jit(partial(models.build(config.model).apply, train=False))(
         variables, {name: window[name][None] for name in ("frames", "log_mel")}
     )
     pooled = jax.device_get(pool_clips(outputs))  # as the probes of evaluation see them

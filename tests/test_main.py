@@ -85,13 +85,10 @@ def folder(tmp_path_factory):
 
 
 def start(folder, workdir, *arguments, devices=1, **changes):
-    """Starts main.py; without a shared cache and with optimization, the tests would mostly compile."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "HOME": str(folder),
     }
     overrides = {**OVERRIDES, "data.data_dir": "~/data", **{k.replace("__", "."): v for k, v in changes.items()}}

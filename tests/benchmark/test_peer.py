@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -59,13 +58,7 @@ def config(monkeypatch):
     return small
 
 
-@pytest.fixture
-def quick(monkeypatch, quick_jit):
-    """Compiles ours in little time."""
-    monkeypatch.setattr(jax, "jit", quick_jit)
-
-
-def test_networks_agree_and_all_figures_are_there(config, quick, monkeypatch, capsys):
+def test_networks_agree_and_all_figures_are_there(config, monkeypatch, capsys):
     pytest.importorskip("torch")
     monkeypatch.setattr(peer, "Peer", without_compiler(peer.Peer))
     results = peer.measure_config(config, ("eager", "channels-last", "compiled"), repeats=2)

@@ -35,12 +35,12 @@ def assert_close(actual, expected):
 
 
 @pytest.fixture(scope="module")
-def apply(small, quick_jit):
+def apply(small):
     """Returns what maps a batch to the network's outputs and, by name, the feature maps of the CNNs that ran."""
     config, variables = small
     model = models.build(config)
 
-    @quick_jit
+    @jax.jit
     def apply(batch):
         outputs, captured = model.apply(
             variables, batch, train=False, capture_intermediates=lambda module, _: module.name in CNNS

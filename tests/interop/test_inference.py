@@ -46,13 +46,13 @@ def inputs():
 
 
 @pytest.mark.slow
-def test_outputs_in_a_bare_process(program, inputs, small, tmp_path, quick_jit):
+def test_outputs_in_a_bare_process(program, inputs, small, tmp_path):
     np.savez(tmp_path / "inputs.npz", **inputs)
     arguments = [exported.__file__, program, tmp_path / "inputs.npz", tmp_path]
     done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config, variables = small
-    expected = quick_jit(lambda batch: models.build(config).apply(variables, batch, train=False))(inputs)
+    expected = jax.jit(lambda batch: models.build(config).apply(variables, batch, train=False))(inputs)
     for videos in (1, 3):
         outputs = np.load(tmp_path / f"{videos}.npz")
         assert set(outputs) == expected.keys()

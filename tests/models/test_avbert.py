@@ -20,8 +20,8 @@ def variables(network, random_variables, micro_batch):
 
 
 @pytest.fixture(scope="module")
-def encode(network, variables, quick_jit):
-    encode = quick_jit(lambda batch: network.apply(variables, batch, train=False))
+def encode(network, variables):
+    encode = jax.jit(lambda batch: network.apply(variables, batch, train=False))
     return lambda batch: jax.tree.map(np.asarray, encode(batch))
 
 
@@ -57,12 +57,10 @@ def test_embeddings_are_the_normalized_projection_of_the_features(outputs, varia
     np.testing.assert_allclose(outputs[f"{modality}_embeddings"], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_tokens_are_bos_then_clips_at_their_positions(
-    micro_model, random_variables, micro_batch, quick_jit, numpy_layer_norm
-):
+def test_tokens_are_bos_then_clips_at_their_positions(micro_model, random_variables, micro_batch, numpy_layer_norm):
     network = models.build(micro_model(layers=0))  # Without layers, a Transformer returns its input.
     variables = random_variables(lambda key: network.init(key, micro_batch, train=False))
-    outputs = quick_jit(lambda batch: network.apply(variables, batch, train=False))(micro_batch)
+    outputs = jax.jit(lambda batch: network.apply(variables, batch, train=False))(micro_batch)
     params = variables["params"]
     tokens = {}
     for modality in ("visual", "audio"):
@@ -116,13 +114,11 @@ def test_weights_are_stored_once(variables):
     assert names.count("u") == names.count("v") == names.count("a") == 6
 
 
-def test_bfloat16_computes_roughly_the_same_from_float32_parameters(
-    micro_model, variables, micro_batch, outputs, quick_jit
-):
+def test_bfloat16_computes_roughly_the_same_from_float32_parameters(micro_model, variables, micro_batch, outputs):
     network = models.build(micro_model(dtype="bfloat16"))
     created = jax.eval_shape(lambda key: network.init(key, micro_batch, train=False), jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(created)} == {np.dtype("float32")}
-    coarse = quick_jit(lambda batch: network.apply(variables, batch, train=False))(micro_batch)
+    coarse = jax.jit(lambda batch: network.apply(variables, batch, train=False))(micro_batch)
     for name in ("visual_tokens", "audio_tokens", "multimodal_tokens"):
         assert coarse[name].dtype == "bfloat16"
         value = np.asarray(coarse[name], np.float32)
@@ -130,8 +126,8 @@ def test_bfloat16_computes_roughly_the_same_from_float32_parameters(
         assert np.sqrt(np.mean((value - outputs[name]) ** 2) / np.mean(outputs[name] ** 2)) < 0.1
 
 
-def test_training_moves_the_running_statistics_toward_the_batch(network, variables, micro_batch, quick_jit):
-    @quick_jit
+def test_training_moves_the_running_statistics_toward_the_batch(network, variables, micro_batch):
+    @jax.jit
     def update(batch_stats):
         outputs, updates = network.apply(
             variables | {"batch_stats": batch_stats}, micro_batch, train=True, method="embed", mutable=["batch_stats"]
@@ -154,13 +150,13 @@ def test_training_moves_the_running_statistics_toward_the_batch(network, variabl
 
 
 @pytest.fixture(scope="module")
-def build(micro_model, random_variables, micro_batch, quick_jit):
+def build(micro_model, random_variables, micro_batch):
     """Returns a function that builds a network and gives its variables and its compiled inference."""
 
     def build(**overrides):
         network = models.build(micro_model(**overrides))
         variables = random_variables(lambda key: network.init(key, micro_batch, train=False))
-        apply = quick_jit(lambda batch: network.apply(variables, batch, train=False))
+        apply = jax.jit(lambda batch: network.apply(variables, batch, train=False))
         return variables, lambda batch: jax.tree.map(np.asarray, apply(batch))
 
     return build
@@ -181,14 +177,12 @@ def test_early_fusion_has_one_transformer_that_sees_everything(build, micro_batc
     np.testing.assert_array_equal(seen, np.repeat([[False], [True], [True]], 2 * (CLIPS + 1), axis=1))
 
 
-def test_late_fusion_computes_the_unimodal_tokens_of_mid_fusion(
-    micro_model, variables, micro_batch, outputs, quick_jit
-):
+def test_late_fusion_computes_the_unimodal_tokens_of_mid_fusion(micro_model, variables, micro_batch, outputs):
     """The same weights without the third Transformer's rows give the same unimodal tokens."""
     params = {name: part for name, part in variables["params"].items() if name != "multimodal_embedding"}
     params["transformer"] = jax.tree.map(lambda leaf: leaf[:, :2], params["transformer"])
     late = models.build(micro_model(fusion="late"))
-    tokens = quick_jit(lambda batch: late.apply(variables | {"params": params}, batch, train=False))(micro_batch)
+    tokens = jax.jit(lambda batch: late.apply(variables | {"params": params}, batch, train=False))(micro_batch)
     assert {name for name in tokens if name.endswith("tokens")} == {"visual_tokens", "audio_tokens"}
     for name in ("visual_tokens", "audio_tokens"):
         np.testing.assert_allclose(tokens[name], outputs[name], rtol=1e-3, atol=1e-4)
@@ -200,8 +194,8 @@ def test_unknown_fusion_is_a_sentence(micro_model, micro_batch):
 
 
 @pytest.mark.parametrize(("modality", "name"), [("visual", "frames"), ("audio", "log_mel")])
-def test_one_modality_alone_gives_its_own_outputs(network, variables, outputs, micro_batch, quick_jit, modality, name):
-    alone = quick_jit(lambda batch: network.apply(variables, batch, train=False))({name: micro_batch[name]})
+def test_one_modality_alone_gives_its_own_outputs(network, variables, outputs, micro_batch, modality, name):
+    alone = jax.jit(lambda batch: network.apply(variables, batch, train=False))({name: micro_batch[name]})
     assert set(alone) == {f"{modality}_{kind}" for kind in ("features", "embeddings", "tokens")}
     for key, value in alone.items():
         np.testing.assert_allclose(value, outputs[key], rtol=1e-3, atol=1e-4)
@@ -218,8 +212,8 @@ def test_early_fusion_of_one_modality_is_fusion_with_the_other_flagged_missing(b
     np.testing.assert_allclose(flagged, alone, rtol=1e-3, atol=1e-4)
 
 
-def test_a_missing_modality_does_not_reach_the_other(network, variables, micro_batch, quick_jit):
-    encode = quick_jit(lambda batch: network.apply(variables, batch, train=False))
+def test_a_missing_modality_does_not_reach_the_other(network, variables, micro_batch):
+    encode = jax.jit(lambda batch: network.apply(variables, batch, train=False))
     batch = micro_batch | {"has_video": np.array([True, True, True]), "has_audio": np.array([True, False, True])}
     before = encode(batch)["multimodal_tokens"]
     noise = np.random.default_rng(0).normal(size=micro_batch["log_mel"][1].shape)
@@ -233,10 +227,10 @@ def test_a_missing_modality_does_not_reach_the_other(network, variables, micro_b
     assert np.abs(before[1] - whole[1]).max() > 1e-3
 
 
-def test_missing_clips_do_not_count_in_batch_norm(network, variables, micro_batch, quick_jit):
+def test_missing_clips_do_not_count_in_batch_norm(network, variables, micro_batch):
     """Statistics of a batch with one video flagged are those of the batch without it."""
 
-    @quick_jit
+    @jax.jit
     def statistics(batch):
         return network.apply(variables, batch, train=True, method="embed", mutable=["batch_stats"])[1]["batch_stats"]
 

@@ -57,9 +57,9 @@ def test_only_what_heads_need_has_parameters(model_config, batch, modalities, he
 
 
 @pytest.fixture(scope="module")
-def classify(model_config, quick_jit):
+def classify(model_config):
     network = make(model_config)
-    return quick_jit(lambda variables, batch: network.apply(variables, batch, train=False))
+    return jax.jit(lambda variables, batch: network.apply(variables, batch, train=False))
 
 
 def test_a_missing_modality_does_not_matter(classify, variables, batch):
@@ -74,10 +74,10 @@ def test_a_missing_modality_does_not_matter(classify, variables, batch):
         assert np.abs(found[head] - whole[head])[~some].max() > 1e-3
 
 
-def test_all_choices_at_once_are_each_by_itself(model_config, classify, quick_jit, variables, batch):
+def test_all_choices_at_once_are_each_by_itself(model_config, classify, variables, batch):
     choices = [{"visual": ALL, "audio": ALL}, {"visual": ALL, "audio": NONE}, {"visual": NONE, "audio": ALL}]
     network = make(model_config)
-    together = quick_jit(lambda variables: network.apply(variables, batch, choices, method="classify_alike"))(variables)
+    together = jax.jit(lambda variables: network.apply(variables, batch, choices, method="classify_alike"))(variables)
     for choice, found in zip(choices, together, strict=True):
         alone = classify(variables, batch | {"has_video": choice["visual"], "has_audio": choice["audio"]})
         for head in found:
@@ -85,9 +85,9 @@ def test_all_choices_at_once_are_each_by_itself(model_config, classify, quick_ji
     assert np.abs(together[1]["clips"] - together[2]["clips"]).max() > 1e-3
 
 
-def test_frozen_parts_run_as_in_evaluation(model_config, classify, quick_jit, variables, batch):
+def test_frozen_parts_run_as_in_evaluation(model_config, classify, variables, batch):
     network = make(model_config, dropout=0.0, frozen=("network",))
-    logits, updates = quick_jit(lambda: network.apply(variables, batch, train=True, mutable=["batch_stats"]))()
+    logits, updates = jax.jit(lambda: network.apply(variables, batch, train=True, mutable=["batch_stats"]))()
     expected = classify(variables, batch)
     for head in logits:
         np.testing.assert_allclose(logits[head], expected[head], rtol=2e-5, atol=1e-6)
@@ -99,7 +99,7 @@ def test_frozen_parts_run_as_in_evaluation(model_config, classify, quick_jit, va
     "frozen",
     [(), ("visual_embedding", "audio_embedding"), ("transformer",), ("visual_embedding", "transformer"), ("network",)],
 )
-def test_dropout_is_off_in_frozen_parts_alone(model_config, quick_jit, variables, frozen):
+def test_dropout_is_off_in_frozen_parts_alone(model_config, variables, frozen):
     config = model_config.copy_and_resolve_references()
     config.dropout = 0.5
     network, random = make(config, frozen=frozen), np.random.default_rng(1)
@@ -122,7 +122,7 @@ def test_dropout_is_off_in_frozen_parts_alone(model_config, quick_jit, variables
         )
 
     (tokens, inside), (expected, expected_inside) = (
-        quick_jit(lambda train=train: run(train))() for train in (True, False)
+        jax.jit(lambda train=train: run(train))() for train in (True, False)
     )
     inside, expected_inside = (x["intermediates"]["network"] for x in (inside, expected_inside))
 

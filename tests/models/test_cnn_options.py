@@ -27,7 +27,7 @@ def variables(micro_model, random_variables, batch):
 
 
 @pytest.fixture(scope="module")
-def embed(micro_model, variables, quick_jit):
+def embed(micro_model, variables):
     """Returns a function to embeddings, running statistics and the gradient of a weighted sum of the embeddings."""
 
     @cache
@@ -42,7 +42,7 @@ def embed(micro_model, variables, quick_jit):
             total = sum((embeddings[name] * weights[name]).sum() for name in NETWORKS)
             return total, (embeddings, updates["batch_stats"])
 
-        return quick_jit(jax.grad(weighted_sum, has_aux=True))
+        return jax.jit(jax.grad(weighted_sum, has_aux=True))
 
     def embed(batch, weights, **options):
         step = compiled(models.CNNOptions(**options))

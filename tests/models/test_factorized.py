@@ -39,12 +39,12 @@ def make_weights(random_variables, layer_sharing, transformer_sharing, rank=RANK
 @pytest.mark.parametrize("transformer_sharing", SCHEMES)
 @pytest.mark.parametrize("layer_sharing", SCHEMES)
 def test_each_layer_of_each_transformer_applies_its_equation(
-    random_variables, quick_jit, layer_sharing, transformer_sharing, orthogonal_map
+    random_variables, layer_sharing, transformer_sharing, orthogonal_map
 ):
     weights = make_weights(random_variables, layer_sharing, transformer_sharing)
     x = np.random.default_rng(1).normal(size=(3, 5, INPUTS)).astype(np.float32)
 
-    @quick_jit
+    @jax.jit
     def apply(weights):
         folded = fold({"linear": weights}, orthogonal_map)["linear"]
         places = [(layer, transformer) for layer in range(LAYERS) for transformer in range(TRANSFORMERS)]
@@ -103,24 +103,24 @@ def test_input_scale_does_not_matter(paper_weights):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_zero_input_gives_the_bias_and_finite_gradients(paper_weights, quick_jit):
+def test_zero_input_gives_the_bias_and_finite_gradients(paper_weights):
     def total(weights, x):
         return apply_to(weights, 1, x).sum()
 
     x = np.zeros((2, INPUTS), np.float32)
-    value, gradients = quick_jit(jax.value_and_grad(total, argnums=(0, 1)))(paper_weights, x)
+    value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(paper_weights, x)
     np.testing.assert_allclose(value, 2 * paper_weights["bias"].sum(), rtol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
-def test_shared_u_receives_the_gradients_of_all_three_transformers(paper_weights, quick_jit):
+def test_shared_u_receives_the_gradients_of_all_three_transformers(paper_weights):
     x = np.random.default_rng(4).normal(size=(TRANSFORMERS, INPUTS)).astype(np.float32)
     direction = np.random.default_rng(5).normal(size=(TRANSFORMERS, OUTPUTS)).astype(np.float32)
 
     def part(weights, transformer):
         return jnp.sum(direction[transformer] * apply_to(weights, transformer, x[transformer]))
 
-    @quick_jit
+    @jax.jit
     def gradients(weights):
         parts = [jax.grad(part)(weights, transformer) for transformer in range(TRANSFORMERS)]
         return jax.grad(lambda weights: sum(part(weights, t) for t in range(TRANSFORMERS)))(weights), parts

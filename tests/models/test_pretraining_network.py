@@ -24,8 +24,8 @@ def variables(network, random_variables, micro_batch):
 
 
 @pytest.fixture(scope="module")
-def apply(network, variables, quick_jit):
-    compiled = quick_jit(lambda *arguments: network.apply(variables, *arguments, train=False))
+def apply(network, variables):
+    compiled = jax.jit(lambda *arguments: network.apply(variables, *arguments, train=False))
 
     def apply(batch, masks=MASKS, wrong_audio=IDENTITY):
         return jax.tree.map(np.asarray, compiled(batch, MASKS | masks, wrong_audio))
@@ -34,11 +34,11 @@ def apply(network, variables, quick_jit):
 
 
 @pytest.fixture(scope="module")
-def tokens(micro_model, variables, micro_batch, quick_jit):
+def tokens(micro_model, variables, micro_batch):
     """The plain network's outputs, in which nothing is masked."""
     plain = models.build(micro_model())
     inner = {kind: tree["network"] for kind, tree in variables.items()}
-    return jax.tree.map(np.asarray, quick_jit(lambda batch: plain.apply(inner, batch, train=False))(micro_batch))
+    return jax.tree.map(np.asarray, jax.jit(lambda batch: plain.apply(inner, batch, train=False))(micro_batch))
 
 
 def two_layers(params, x):
@@ -92,8 +92,8 @@ def test_wrong_pairs_are_videos_with_the_sound_of_another(apply, micro_batch):
     assert_close(itself["wrong_pairs"], itself["right_pairs"])
 
 
-def test_pair_logits_of_unimodal_tokens(network, variables, apply, micro_batch, tokens, quick_jit):
-    pair_logits = quick_jit(lambda *unimodal: network.apply(variables, *unimodal, method="pair_logits"))
+def test_pair_logits_of_unimodal_tokens(network, variables, apply, micro_batch, tokens):
+    pair_logits = jax.jit(lambda *unimodal: network.apply(variables, *unimodal, method="pair_logits"))
     order = np.array([1, 2, 0])
     logits = pair_logits(tokens["visual_tokens"], tokens["audio_tokens"][order])
     assert_close(logits, apply(micro_batch, wrong_audio=order)["wrong_pairs"])

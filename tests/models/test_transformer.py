@@ -30,8 +30,8 @@ def tokens():
 
 
 @pytest.fixture(scope="module")
-def encode(quick_jit):
-    return quick_jit(
+def encode():
+    return jax.jit(
         lambda params, tokens: {name: encoder().apply({"params": params}, tokens, name, train=False) for name in NAMES}
     )
 
@@ -95,8 +95,8 @@ def test_encoder_has_no_sense_of_order(encode, params, tokens):
         np.testing.assert_allclose(permuted[name], outputs[name][:, order], rtol=1e-3, atol=1e-4)
 
 
-def test_dropout_takes_attention_and_leaves_the_mlp(params, tokens, reference, quick_jit):
-    @quick_jit
+def test_dropout_takes_attention_and_leaves_the_mlp(params, tokens, reference):
+    @jax.jit
     def train(params):
         module = encoder(dropout=1.0, layers=1)
         return module.apply({"params": params}, tokens, "audio", train=True, rngs={"dropout": jax.random.key(0)})
@@ -106,8 +106,8 @@ def test_dropout_takes_attention_and_leaves_the_mlp(params, tokens, reference, q
     np.testing.assert_allclose(train(params), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_dropout_is_drawn_from_the_key(encode, params, tokens, quick_jit):
-    @quick_jit
+def test_dropout_is_drawn_from_the_key(encode, params, tokens):
+    @jax.jit
     def train(key):
         return encoder(dropout=0.3).apply({"params": params}, tokens, "visual", train=True, rngs={"dropout": key})
 
@@ -118,20 +118,20 @@ def test_dropout_is_drawn_from_the_key(encode, params, tokens, quick_jit):
     assert np.abs(first - encode(params, tokens)["visual"]).max() > 1e-2
 
 
-def test_hidden_tokens_are_as_if_they_were_not_there(params, tokens, quick_jit):
+def test_hidden_tokens_are_as_if_they_were_not_there(params, tokens):
     visible = np.array([[True, True, False, True, False], [True] * 5])
-    hidden = quick_jit(lambda tokens: encoder().apply({"params": params}, tokens, "audio", False, visible))(tokens)
+    hidden = jax.jit(lambda tokens: encoder().apply({"params": params}, tokens, "audio", False, visible))(tokens)
     shorter = encoder().apply({"params": params}, tokens[:1, visible[0]], "audio", False)
     np.testing.assert_allclose(hidden[:1, visible[0]], shorter, rtol=1e-3, atol=1e-4)
     whole = encoder().apply({"params": params}, tokens[1:], "audio", False)
     np.testing.assert_allclose(hidden[1:], whole, rtol=1e-3, atol=1e-4)
 
 
-def test_layers_with_weights_of_their_own_differ(random_variables, tokens, reference, quick_jit):
+def test_layers_with_weights_of_their_own_differ(random_variables, tokens, reference):
     """Two layers that share nothing: the first layer's weights, then the second's."""
     module = encoder(layer_sharing="none")
     params = random_variables(lambda key: module.init(key, tokens, "visual", False))["params"]
-    output = quick_jit(lambda params: module.apply({"params": params}, tokens, "audio", False))(params)
+    output = jax.jit(lambda params: module.apply({"params": params}, tokens, "audio", False))(params)
     expected = tokens
     for layer in range(LAYERS):
         expected = reference(jax.tree.map(lambda leaf: leaf[layer : layer + 1], params), expected, "audio", layers=1)  # noqa: B023

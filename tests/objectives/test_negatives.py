@@ -83,10 +83,10 @@ def reference_weights(tokens, anchor, strategy, candidates):
 
 
 @pytest.fixture(scope="module")
-def draw(quick_jit):
+def draw():
     """Returns a function that draws more than there are, many times: indices and flags (REPEATS, anchors, TOTAL)."""
 
-    @partial(quick_jit, static_argnums=(2, 3))
+    @partial(jax.jit, static_argnums=(2, 3))
     def many(key, tokens, strategy, scope):
         def once(key):
             return sample_negatives(

@@ -21,8 +21,8 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def draw(batch, quick_jit):
-    compiled = quick_jit(lambda key: augment(key, batch, flip=0.5, modality_dropout=0.0, **SHARES))
+def draw(batch):
+    compiled = jax.jit(lambda key: augment(key, batch, flip=0.5, modality_dropout=0.0, **SHARES))
     return lambda seed: jax.tree.map(np.asarray, compiled(jax.random.key(seed)))
 
 
@@ -73,20 +73,20 @@ def test_draws_follow_the_key(draw, augmented):
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_without_masks_and_with_certain_flips_nothing_is_left_to_chance(batch, flip, quick_jit):
+def test_without_masks_and_with_certain_flips_nothing_is_left_to_chance(batch, flip):
     options = {"frequency_mask": 0.0, "time_mask": 0.0, "modality_dropout": 0.0}
-    compiled = quick_jit(lambda key: augment(key, batch, flip=flip, **options))
+    compiled = jax.jit(lambda key: augment(key, batch, flip=flip, **options))
     augmented = compiled(jax.random.key(0))
     np.testing.assert_array_equal(augmented["log_mel"], batch["log_mel"])
     np.testing.assert_array_equal(augmented["frames"], batch["frames"][..., :: -1 if flip else 1, :])
 
 
-def test_modality_dropout_takes_image_or_sound_from_complete_videos(quick_jit):
+def test_modality_dropout_takes_image_or_sound_from_complete_videos():
     """A third of the videos lack one already; of the others, 30 % lose the image, 30 % the sound, and none both."""
     videos = 6000
     has_video, has_audio = np.arange(videos) % 6 != 0, np.arange(videos) % 6 != 3
     batch = {"frames": np.zeros((videos, 1), np.uint8), "has_video": has_video, "has_audio": has_audio}
-    dropped = quick_jit(lambda key: drop_modalities(key, batch, 0.6))(jax.random.key(0))
+    dropped = jax.jit(lambda key: drop_modalities(key, batch, 0.6))(jax.random.key(0))
     after = {name: np.asarray(dropped[name]) for name in ("has_video", "has_audio")}
     complete = has_video & has_audio
     np.testing.assert_array_equal(after["has_video"][~complete], has_video[~complete])
@@ -96,7 +96,7 @@ def test_modality_dropout_takes_image_or_sound_from_complete_videos(quick_jit):
         assert scipy.stats.binomtest(int((~flags[complete]).sum()), int(complete.sum()), 0.3).pvalue > 0.001
 
 
-def test_modality_dropout_marks_complete_batches(batch, quick_jit):
+def test_modality_dropout_marks_complete_batches(batch):
     options = {"flip": 0.0, "frequency_mask": 0.0, "time_mask": 0.0, "modality_dropout": 1.0}
-    dropped = quick_jit(lambda key: augment(key, batch, **options))(jax.random.key(0))
+    dropped = jax.jit(lambda key: augment(key, batch, **options))(jax.random.key(0))
     np.testing.assert_array_equal(dropped["has_video"], ~np.asarray(dropped["has_audio"]))

@@ -33,7 +33,7 @@ def make_task(**changes):
 
 
 @pytest.fixture(scope="module")
-def take_steps(batch, random_variables, quick_jit):
+def take_steps(batch, random_variables):
     """Returns a function from a task to the states before and after some steps, and the metrics of each step."""
 
     def run(task, batch=batch, **options):
@@ -43,7 +43,7 @@ def take_steps(batch, random_variables, quick_jit):
         variables = random_variables(lambda key: task.init(key, batch))
         state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes).replace(**variables)
         options |= {"task": task, "optimizer": optimizer, "seed": 0, "is_trained": task.is_trained}
-        step = quick_jit(partial(train_step, **options))
+        step = jax.jit(partial(train_step, **options))
         first, metrics = state, []
         for _ in range(STEPS):
             state, found = step(state, batch)

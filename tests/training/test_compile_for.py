@@ -1,7 +1,6 @@
 """Compiling for devices that are not there: the command as it is typed, its sentences, and its arithmetic."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -26,12 +25,6 @@ SMALL = (
 )
 
 
-# Make compiling for a CPU quicker, which is what takes the time.
-QUICK = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
-
-
 def mesh_of(kind, *shape):
     devices = np.full(shape, SimpleNamespace(device_kind=kind))
     return SimpleNamespace(devices=devices, size=devices.size, shape=dict(zip(("data", "clip"), shape, strict=True)))
@@ -45,12 +38,7 @@ def all_reduce(elements):
 def compile_command(topology, *overrides):
     """Output of the command in a process of its own."""
     command = [sys.executable, "-m", "avshare_jax.training.compile_for", "--config=configs/pretrain.py:demo"]
-    process = subprocess.run(
-        [*command, f"--topology={topology}", *SMALL, *overrides],
-        env={**os.environ, "XLA_FLAGS": QUICK},
-        capture_output=True,
-        text=True,
-    )
+    process = subprocess.run([*command, f"--topology={topology}", *SMALL, *overrides], capture_output=True, text=True)
     return process.returncode, process.stdout, process.stderr
 
 

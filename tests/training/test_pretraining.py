@@ -75,13 +75,13 @@ def variables(task, batch, random_variables):
 
 
 @pytest.fixture(scope="module")
-def train(task, batch, variables, quick_jit):
+def train(task, batch, variables):
     """Returns a function from (params, seed) to loss, metrics, new batch statistics and gradients in train mode."""
 
     def loss(params, key):
         return task.loss(variables | {"params": params}, batch, key, train=True)
 
-    compiled = quick_jit(jax.value_and_grad(loss, has_aux=True))
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     def train(params, seed):
         (value, (metrics, batch_stats)), gradients = compiled(params, jax.random.key(seed))
@@ -96,8 +96,8 @@ def trained(train, variables):
 
 
 @pytest.fixture(scope="module")
-def evaluate(task, batch, variables, quick_jit):
-    compiled = quick_jit(lambda key: task.loss(variables, batch, key, train=False))
+def evaluate(task, batch, variables):
+    compiled = jax.jit(lambda key: task.loss(variables, batch, key, train=False))
 
     def evaluate(seed):
         value, (metrics, batch_stats) = compiled(jax.random.key(seed))
@@ -142,11 +142,11 @@ def test_metrics_are_finite_scalars_within_their_bounds(trained, evaluate):
         assert metrics["mep/chance_of_batch"] == pytest.approx(1 / (VIDEOS * CLIPS))
 
 
-def test_each_head_is_compared_with_the_targets_of_its_modality(task, outputs, quick_jit):
+def test_each_head_is_compared_with_the_targets_of_its_modality(task, outputs):
     positions = {"visual": np.array([[0, 1], [1, 3], [0, 3]]), "audio": np.array([[2, 3], [0, 1], [1, 2]])}
     keys = {"visual": jax.random.key(5), "audio": jax.random.key(6)}
 
-    @quick_jit
+    @jax.jit
     def compute(outputs, keys):
         negatives = {
             modality: sample_negatives(
@@ -238,11 +238,11 @@ MISSING = {"has_video": np.array([True, False, True]), "has_audio": np.array([Tr
 
 
 @pytest.fixture(scope="module")
-def train_with_flags(task, batch, variables, quick_jit):
+def train_with_flags(task, batch, variables):
     def loss(params, batch, key):
         return task.loss(variables | {"params": params}, batch, key, train=True)
 
-    compiled = quick_jit(jax.value_and_grad(loss, has_aux=True))
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
     return lambda batch, seed=0: jax.tree.map(np.asarray, compiled(variables["params"], batch, jax.random.key(seed)))
 
 
