@@ -1,7 +1,6 @@
 """Building a data set: kills, full disks, hanging and crashing decoders; each must leave what is finished."""
 
 import dataclasses
-import fcntl
 import json
 import os
 import random
@@ -16,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avshare_jax.data import building, decoding
-from avshare_jax.data.building import VIDEOS, Settings, build, divide
+from avshare_jax.data import decoding
+from avshare_jax.data.building import VIDEOS, Settings, build
 from avshare_jax.data.dataset import DatasetError, open_dataset
 from avshare_jax.data.demo import encode_video
 from avshare_jax.data.extraction import extract
@@ -58,24 +57,6 @@ def tree(directory: Path) -> dict[str, bytes]:
     """Content of every file by its path."""
     files = (path for path in Path(directory).rglob("*") if path.is_file())
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
-
-
-def test_shards_depend_on_ids_alone_and_are_about_equal(tmp_path):
-    found = [Video(f"video {number}", "somewhere") for number in range(211)]
-    shards = divide("train", found, settings(tmp_path, videos_per_shard=3))
-    assert len(shards) == 71 and {len(shard.videos) for shard in shards} == {2, 3}
-    again = divide("train", found[::-1], settings(tmp_path, videos_per_shard=3))
-    assert shards == again
-    order = [video.video_id for shard in shards for video in shard.videos]
-    assert sorted(order) == sorted(video.video_id for video in found) != order
-    assert divide("train", [], settings(tmp_path)) == []
-
-
-@pytest.mark.parametrize(("videos", "shards"), [(1, 1), (40, 40), (64, 64), (65, 33), (640, 64), (12_800, 100)])
-def test_few_videos_still_make_many_shards(tmp_path, videos, shards):
-    found = [Video(f"video {number}", "somewhere") for number in range(videos)]
-    divided = divide("train", found, settings(tmp_path, videos_per_shard=128))
-    assert len(divided) == shards and {shard.count for shard in divided} == {shards}
 
 
 def test_every_video_has_an_outcome_and_every_used_one_a_record(videos, tmp_path):
@@ -158,104 +139,6 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(videos, tm
     assert all(path.stat().st_mtime_ns == made for path, made in finished_before)
 
 
-def interrupt(*arguments) -> None:
-    raise KeyboardInterrupt
-
-
-def begin_only(listing: Listing, data_dir: Path, monkeypatch) -> None:
-    """Leaves a preparation that was interrupted before its first shard."""
-    with monkeypatch.context() as patch:
-        patch.setattr(building, "run_pipeline", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            build(listing, settings(data_dir), workers=1)
-
-
-def test_what_was_begun_with_other_settings_is_not_gone_on_with(videos, tmp_path, monkeypatch):
-    listing = folder.find(videos)
-    begin_only(listing, tmp_path, monkeypatch)
-    with pytest.raises(DatasetError, match=r"begun with other settings: min_seconds was 1.0 and is now 0.5\. Repeat"):
-        build(listing, settings(tmp_path, min_seconds=0.5), workers=1)
-    notes = tmp_path / "videos" / "unfinished"
-    for name in ("settings.json", "listing.json"):
-        whole = (notes / name).read_text()
-        for damaged in (whole[:-5], "[]", ""):
-            (notes / name).write_text(damaged)
-            with pytest.raises(DatasetError, match=rf"{name} is damaged or missing: delete .*/videos to begin anew"):
-                build(listing, settings(tmp_path), workers=1)
-        (notes / name).write_text(whole)
-    with pytest.raises(KeyboardInterrupt):
-        monkeypatch.setattr(building, "run_pipeline", interrupt)
-        build(listing, settings(tmp_path), workers=1)
-
-
-def test_changed_videos_are_named(tmp_path, monkeypatch):
-    found = [Video(f"{number}.mp4", f"/videos/{number}.mp4", ("a",)) for number in range(9)]
-    begun = Listing({"train": found[:4], "test": found[4:5]}, ("a", "b"))
-    begin_only(begun, tmp_path, monkeypatch)
-
-    def resume(listing: Listing) -> str:
-        with pytest.raises((DatasetError, KeyboardInterrupt)) as caught:
-            build(listing, settings(tmp_path), workers=1)
-        return str(caught.value)
-
-    monkeypatch.setattr(building, "run_pipeline", interrupt)
-    moved = [dataclasses.replace(video, path=f"/elsewhere/{video.video_id}") for video in found]
-    other = {"missing": [("gone", "It is gone.")], "unlisted": ["/videos/other.mp4"]}
-    assert resume(Listing({"train": moved[:4], "test": moved[4:5]}, ("a", "b"), **other)) == ""  # not refused
-    delete = f"or delete {tmp_path}/videos to begin anew."
-    message = resume(Listing({"train": found[:4], "test": found[4:]}, ("a", "b")))
-    assert "begun with: 4 videos appeared (5.mp4, 6.mp4, 7.mp4, ...). Move the new files away" in message
-    assert message.endswith(delete)
-    relabeled = [dataclasses.replace(found[0], labels=("b",)), *found[1:3]]
-    message = resume(Listing({"train": [*relabeled, found[4]], "test": found[5:6]}, ("a", "b")))
-    assert (
-        "1 video appeared (5.mp4); 1 video vanished (3.mp4); 2 videos changed split or classes (0.mp4, 4.mp4). Undo"
-    ) in message
-    assert message.endswith(delete)
-
-
-def test_only_one_process_prepares_a_data_set(videos, tmp_path, monkeypatch):
-    listing = Listing({"test": folder.find(videos).splits["test"]}, ("a", "b"))
-    begin_only(listing, tmp_path, monkeypatch)
-    directory = tmp_path / "videos" / "1.0.0"
-    partial = directory / ".shard.1.partial"
-    partial.touch()
-    with open(tmp_path / "videos" / "unfinished" / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DatasetError, match="Another preparation of the data set .* is running: wait until it ends"):
-            build(listing, settings(tmp_path), workers=1)
-        assert partial.exists()
-    build(listing, settings(tmp_path), workers=1)
-    assert not partial.exists()
-    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["1.0.0"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--runner=Foo"], "Unexpected pipeline runner: Foo"),
-        (["--runner=DirectRunner", "--fooo=3", "--bar", "4"], "unknown option --bar, --fooo."),
-        (["--direct_num_workers=two"], "argument --direct_num_workers: invalid int value: 'two'."),
-        (["stray"], "unknown option stray."),
-    ],
-)
-def test_what_beam_does_not_know_gets_a_sentence(tmp_path, capfd, options, message):
-    with pytest.raises(DatasetError, match="Apache Beam does not run with the options after `--`: ") as caught:
-        build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1, beam_options=options)
-    assert message in str(caught.value)
-    assert not list(tmp_path.iterdir()) and "usage" not in capfd.readouterr().err
-
-
-def test_what_a_runner_raises_gets_a_sentence(tmp_path, monkeypatch):
-    def fail(*arguments):
-        raise ValueError("Some words.\n\nNo job endpoint.\n")
-
-    monkeypatch.setattr(building, "run_pipeline", fail)
-    options = ["--runner=DirectRunner"]
-    with pytest.raises(DatasetError, match="after `--`: No job endpoint.$"):
-        build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1, beam_options=options)
-
-
 def large_images(data_dir) -> Settings:
     contents = Contents(dataclasses.replace(FRONTEND, short_side=160), jpeg_quality=95, class_names=("a", "b"))
     return Settings("videos", str(data_dir), contents)
@@ -299,18 +182,6 @@ if __name__ == "__main__":
     shards = {path.name: path.read_bytes() for path in dataset.directory.iterdir()}
     assert kept.items() <= shards.items()
     assert {len(shard) > 200_000 for name, shard in shards.items() if "train.array_record" in name} == {True, False}
-
-
-def test_workers_elsewhere_raise_why_a_shard_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    wanted = settings(tmp_path / "file")
-    [shard] = divide("train", [Video("a", "/a.mp4")], wanted)
-    with pytest.raises(DatasetError, match="cannot be written: .* Finished shards are kept"):
-        list(building.WriteShard(wanted).process(shard))
-    monkeypatch.setattr(building, "_listeners", [lambda count: None])  # As in the process that builds.
-    monkeypatch.setattr(building, "_failures", [])
-    assert list(building.WriteShard(wanted).process(shard)) == []
-    assert len(building._failures) == 1
 
 
 def crash(*arguments, **options) -> None:

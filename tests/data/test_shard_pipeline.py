@@ -1,0 +1,48 @@
+"""What Beam and the disk raise becomes a sentence."""
+
+import pytest
+
+from avshare_jax.data import building, shard_pipeline
+from avshare_jax.data.building import build
+from avshare_jax.data.dataset import DatasetError
+from avshare_jax.data.shards import divide
+from avshare_jax.data.sources.listing import Listing, Video
+from tests.data.test_building import settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runner=Foo"], "Unexpected pipeline runner: Foo"),
+        (["--runner=DirectRunner", "--fooo=3", "--bar", "4"], "unknown option --bar, --fooo."),
+        (["--direct_num_workers=two"], "argument --direct_num_workers: invalid int value: 'two'."),
+        (["stray"], "unknown option stray."),
+    ],
+)
+def test_what_beam_does_not_know_gets_a_sentence(tmp_path, capfd, options, message):
+    with pytest.raises(DatasetError, match="Apache Beam does not run with the options after `--`: ") as caught:
+        build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1, beam_options=options)
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir()) and "usage" not in capfd.readouterr().err
+
+
+def test_what_a_runner_raises_gets_a_sentence(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise ValueError("Some words.\n\nNo job endpoint.\n")
+
+    monkeypatch.setattr(building, "run_pipeline", fail)
+    options = ["--runner=DirectRunner"]
+    with pytest.raises(DatasetError, match="after `--`: No job endpoint.$"):
+        build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1, beam_options=options)
+
+
+def test_workers_elsewhere_raise_why_a_shard_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    wanted = settings(tmp_path / "file")
+    [shard] = divide("train", [Video("a", "/a.mp4")], wanted)
+    with pytest.raises(DatasetError, match="cannot be written: .* Finished shards are kept"):
+        list(shard_pipeline.WriteShard(wanted).process(shard))
+    monkeypatch.setattr(shard_pipeline, "_listeners", [lambda count: None])  # As in the process that builds.
+    monkeypatch.setattr(shard_pipeline, "_failures", [])
+    assert list(shard_pipeline.WriteShard(wanted).process(shard)) == []
+    assert len(shard_pipeline._failures) == 1
