@@ -1,7 +1,12 @@
 """How far long work has come, for whoever watches the console."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+Batch = Mapping[str, Any]
 
 
 class ProgressLine:
@@ -37,3 +42,29 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Prints the name of a part of the evaluation, and at its end how long it took."""
+    print(f"{name} ...", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"  took {time.monotonic() - start:.1f} s", flush=True)
+
+
+def with_progress(
+    batches: Iterable[Mapping[str, Any]], num_videos: int, what: str, every: float = 5.0
+) -> Iterator[Mapping[str, Any]]:
+    """Passes batches on and prints how many of `num_videos` are done and the time left, every few seconds."""
+    start = last = time.monotonic()
+    done = 0
+    for batch in batches:
+        yield batch
+        done = min(done + len(batch["valid"]), num_videos)
+        now = time.monotonic()
+        if now - last >= every and done < num_videos:
+            print(
+                f"  {done} of {num_videos} {what}, {(now - start) / done * (num_videos - done):.0f} s left", flush=True
+            )
+            last = now

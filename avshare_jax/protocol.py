@@ -102,7 +102,7 @@ def earlier_test(eval_config: ConfigDict, folder: str, step: int) -> dict[str, A
       step: of the checkpoint.
     """
     from avshare_jax.data.mixtures import dataset_names
-    from avshare_jax.evaluation.evaluate import trained_fingerprint
+    from avshare_jax.evaluation.opening import trained_fingerprint
     from avshare_jax.evaluation.runs import evaluation_file
 
     path = evaluation_file(folder, step)

@@ -13,20 +13,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from avshare_jax.data.batches import multi_view_batches
-from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
+from avshare_jax.data.dataset import Dataset
 from avshare_jax.data.elements import FLAGS
-from avshare_jax.data.mixtures import Mixture, dataset_names
+from avshare_jax.data.mixtures import Mixture
 from avshare_jax.data.outcomes import MISSING, REJECTED, VIDEOS, read_outcomes
 from avshare_jax.data.unreadable import Unreadable, UnreadableRecords
 from avshare_jax.evaluation import classification_report
 from avshare_jax.evaluation.classification_metrics import class_table, confusion_matrix, measure
-from avshare_jax.evaluation.evaluate import set_chosen, stage, trained_fingerprint, with_progress
 from avshare_jax.evaluation.multi_view import Video, jit_scorer, pooled, score_videos, view_mesh, whole_batch
+from avshare_jax.evaluation.opening import open_checkpoint, open_known_dataset, set_chosen
 from avshare_jax.evaluation.overlap import Overlap, find_overlap
 from avshare_jax.evaluation.runs import record
 from avshare_jax.models.avbert import INPUTS
+from avshare_jax.progress import stage, with_progress
 from avshare_jax.settings import UserError, check_fields
-from avshare_jax.training.checkpoints import latest_step, load_config, restore_variables
+from avshare_jax.training.checkpoints import restore_variables
 from avshare_jax.training.classification import Batch, Classification, Variables
 from avshare_jax.training.finetune import CHOICES, LIMITS, check_classes, check_labels, check_positions
 from avshare_jax.training.hosts import gather
@@ -147,11 +148,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
 
 def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Run:
     """Reads the run in `workdir` and opens the data set; `UserError` where something is missing or does not match."""
-    workdir = epath.Path(workdir)
-    run_config = load_config(workdir)
-    step = latest_step(workdir) if step is None else step
-    if step is None:
-        raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")
+    workdir, run_config, step = open_checkpoint(workdir, step)
     with run_config.ignore_type():
         set_chosen(run_config.data, config.data)
         set_chosen(run_config.test, config.test)
@@ -160,16 +157,9 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
     data, test = run_config.data, run_config.test
     if test.crop > test.short_side:
         raise UserError(f"config.test.crop={test.crop} must be at most config.test.short_side={test.short_side}.")
-    dataset = open_dataset(data.data_dir, dataset_names(data.name)[0])
-    check_frontend(dataset, data.frontend)
-    trained_on = json.loads((workdir / "dataset.json").read_text())
+    dataset = open_known_dataset(data, workdir, json.loads((workdir / "dataset.json").read_text()))
     check_labels(Mixture((dataset,)), Classification(run_config).multi_label)
     check_classes(dataset.name, dataset.class_names, run_config.task.class_names, f"the run in {workdir}")
-    if (fingerprint := trained_fingerprint(trained_on, dataset.name)) not in (None, dataset.fingerprint):
-        raise UserError(
-            f"The run in {workdir} was trained on a data set with fingerprint {fingerprint}, but {dataset.name} in "
-            f"{data.data_dir} has {dataset.fingerprint}: say with --config.data.data_dir=DIR where the original is."
-        )
     if not dataset.num_videos(data.eval_split):
         raise UserError(
             f"The split {data.eval_split} of the data set {dataset.name} is empty: there is nothing to test."

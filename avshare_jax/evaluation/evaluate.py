@@ -1,11 +1,9 @@
 """Evaluates a run's last checkpoint beside the same network with its initial weights, and writes the report."""
 
-import contextlib
 import functools
 import itertools
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,25 +15,26 @@ from ml_collections import ConfigDict
 
 from avshare_jax import models
 from avshare_jax.data.batches import eval_batches, train_batches
-from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
-from avshare_jax.data.mixtures import dataset_names
+from avshare_jax.data.dataset import Dataset
 from avshare_jax.data.unreadable import UnreadableRecords
-from avshare_jax.evaluation import plots, report, retrieval
+from avshare_jax.evaluation import report, retrieval
 from avshare_jax.evaluation.canonical import canonical_scores
 from avshare_jax.evaluation.features import Batch, Features, Variables, extract, jit_encoder
+from avshare_jax.evaluation.gallery import Gallery, caption_videos, choose_gallery, read_pictures, score_gallery
 from avshare_jax.evaluation.heldout import fresh_variables, heldout_metrics
 from avshare_jax.evaluation.linear_probe import linear_predictions
 from avshare_jax.evaluation.neighbors import neighbor_predictions
+from avshare_jax.evaluation.opening import open_checkpoint, open_known_dataset, set_chosen
 from avshare_jax.evaluation.overlap import Overlap, count_videos, describe, find_overlap, leave_out
 from avshare_jax.evaluation.probes import probe_networks
 from avshare_jax.evaluation.runs import evaluation_file, record
 from avshare_jax.evaluation.summary import NO_HEADS, format_table, summary
+from avshare_jax.progress import stage, with_progress
 from avshare_jax.settings import UserError
-from avshare_jax.training.checkpoints import latest_step, load_config, restore_network, restore_variables
+from avshare_jax.training.checkpoints import restore_network, restore_variables
 from avshare_jax.training.goodput import read_lines, summarize
 from avshare_jax.training.pretraining import Pretraining
 
-FRAMES_SHOWN = 4
 FEWEST_FOR_CORRELATION = 10
 
 
@@ -80,21 +79,6 @@ class Run:
         return leave_out(complete, self.excluded, self.batch_size) if split == "test" else complete
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """The test videos that retrieval searches.
-
-    Attributes:
-      video_ids: of the G videos.
-      captions: class name of each, or its id if it has no class.
-      scores: "trained" and "random" → (G, G) pair scores, row = image track, column = sound track.
-    """
-
-    video_ids: list[str]
-    captions: list[str]
-    scores: dict[str, np.ndarray]
-
-
 def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> dict[str, Any]:
     """Measures everything, prints the table, and writes WORKDIR/eval/STEP.json and WORKDIR/report/.
 
@@ -125,7 +109,7 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
         if gallery:
             scores = gallery.scores
             sheet = report.sheet_rows(scores["trained"], gallery.captions, config.sheet_videos)
-            pictures = read_pictures(run, gallery, sheet)
+            pictures = read_pictures(run.batches("test"), gallery, sheet)
         time_spent = summarize(read_lines(run.workdir / "goodput.jsonl"))
         page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures, time_spent)
     if jax.process_index() == 0:
@@ -258,11 +242,7 @@ def measure_heldout(
 
 def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Run:
     """Reads the run in `workdir` and opens its data set; `UserError` where something is missing or does not match."""
-    workdir = epath.Path(workdir)
-    run_config = load_config(workdir)
-    step = latest_step(workdir) if step is None else step
-    if step is None:
-        raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")
+    workdir, run_config, step = open_checkpoint(workdir, step)
     with run_config.ignore_type():  # The data set of imported weights is None.
         set_chosen(run_config.data, config.data)
     trained_on = json.loads((workdir / "dataset.json").read_text())
@@ -289,15 +269,6 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
     )
 
 
-def set_chosen(config: ConfigDict, changes: ConfigDict) -> None:
-    """Sets the fields that are not None in `changes`, group by group."""
-    for name, value in changes.items():
-        if isinstance(value, ConfigDict):
-            set_chosen(config[name], value)
-        elif value is not None:
-            config[name] = value
-
-
 def open_evaluated(run_config: ConfigDict, workdir: epath.Path, trained_on: Mapping[str, str | None]) -> Dataset:
     """Opens the data set that a run's config names, or the first of several; it may be another than was trained on.
 
@@ -321,21 +292,7 @@ def open_evaluated(run_config: ConfigDict, workdir: epath.Path, trained_on: Mapp
             f"config.data.num_clips={data.num_clips} is too many: the network has {run_config.model.positions} "
             "positions, one of them for BOS."
         )
-    dataset = open_dataset(data.data_dir, dataset_names(data.name)[0])
-    check_frontend(dataset, data.frontend)
-    if (fingerprint := trained_fingerprint(trained_on, dataset.name)) not in (None, dataset.fingerprint):
-        raise UserError(
-            f"The run in {workdir} was trained on a data set with fingerprint {fingerprint}, but "
-            f"{dataset.name} in {data.data_dir} has {dataset.fingerprint}: "
-            "say with --config.data.data_dir=DIR where the original is."
-        )
-    return dataset
-
-
-def trained_fingerprint(trained_on: Mapping[str, str | None], name: str) -> str | None:
-    """Fingerprint of the data set of that name among those that a run was trained on; None where it was not."""
-    names, fingerprints = ((trained_on[key] or "").split("+") for key in ("name", "fingerprint"))
-    return dict(zip(names, fingerprints, strict=True)).get(name)
+    return open_known_dataset(data, workdir, trained_on)
 
 
 def load_networks(run: Run, task: Pretraining, recalibration_batches: int) -> dict[str, Variables]:
@@ -363,27 +320,6 @@ def encoder_variables(variables: Variables) -> Variables:
     return {name: variables[name]["network"] for name in ("params", "batch_stats")}
 
 
-def choose_gallery(num_videos: int, size: int, seed: int) -> np.ndarray:
-    """Indices of `size` random videos (all, if there are fewer), ascending."""
-    return np.sort(np.random.default_rng(seed).choice(num_videos, min(size, num_videos), replace=False))
-
-
-def score_gallery(
-    task: Pretraining, networks: Mapping[str, Variables], features: Mapping[str, Features], gallery: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Pair scores (G, G) of the gallery by each network: row = image track, column = sound track."""
-
-    def pair_logits(variables: Variables, visual: jax.Array, audio: jax.Array) -> dict[str, jax.Array]:
-        return task.network.apply(variables, visual, audio, method="pair_logits")
-
-    return {
-        name: retrieval.pair_scores(
-            pair_logits, variables, features[name].visual_tokens[gallery], features[name].audio_tokens[gallery]
-        )
-        for name, variables in networks.items()
-    }
-
-
 def count_parameters(params: Mapping[str, Any], model_config: ConfigDict) -> dict[str, int]:
     """Parameters of the network's parts as `plots.plot_parameters` draws them, and of unshared Transformers."""
     counts = models.parameter_counts(params)
@@ -396,51 +332,3 @@ def count_parameters(params: Mapping[str, Any], model_config: ConfigDict) -> dic
         "transformer_private": counts["transformer"].private,
         "transformer_unshared": models.unshared_transformer_parameters(model_config),
     }
-
-
-def caption_videos(video_ids: list[str], labels: np.ndarray, class_names: tuple[str, ...]) -> list[str]:
-    """Each video's class name, the first of its classes (N, C) where it has several, or its id if it has none."""
-    if labels.ndim > 1:
-        labels = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
-    return [class_names[label] if label >= 0 else video_id for video_id, label in zip(video_ids, labels, strict=True)]
-
-
-def read_pictures(run: Run, gallery: Gallery, sheet: list[plots.SheetRow]) -> dict[int, plots.Picture]:
-    """Reads once more the videos that the sheet shows; keys are places in the gallery, as in its rows."""
-    places = {place for row in sheet for place in (row.query, *row.sounds, *row.images)}
-    wanted = {gallery.video_ids[place]: place for place in places}
-    pictures: dict[int, plots.Picture] = {}
-    for batch in run.batches("test"):
-        for video_id, frames, log_mel in zip(batch["video_id"], batch["frames"], batch["log_mel"], strict=True):
-            if video_id in wanted:
-                clips = np.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().astype(int)
-                shown = frames[clips, frames.shape[1] // 2]
-                place = wanted[video_id]
-                pictures[place] = plots.Picture(shown, np.concatenate(list(log_mel)), gallery.captions[place])
-        if len(pictures) == len(wanted):
-            break
-    return pictures
-
-
-@contextlib.contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Prints the name of a part of the evaluation, and at its end how long it took."""
-    print(f"{name} ...", flush=True)
-    start = time.monotonic()
-    yield
-    print(f"  took {time.monotonic() - start:.1f} s", flush=True)
-
-
-def with_progress(batches: Iterable[Batch], num_videos: int, what: str, every: float = 5.0) -> Iterator[Batch]:
-    """Passes batches on and prints how many of `num_videos` are done and the time left, every few seconds."""
-    start = last = time.monotonic()
-    done = 0
-    for batch in batches:
-        yield batch
-        done = min(done + len(batch["valid"]), num_videos)
-        now = time.monotonic()
-        if now - last >= every and done < num_videos:
-            print(
-                f"  {done} of {num_videos} {what}, {(now - start) / done * (num_videos - done):.0f} s left", flush=True
-            )
-            last = now

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from avshare_jax.data.outcomes import MISSING, NO_AUDIO, USED, VIDEOS, Outcome, read_outcomes, write_outcomes
 from avshare_jax.evaluation import evaluate as evaluation
+from avshare_jax.evaluation import opening
 from avshare_jax.evaluation.heldout import init_options
-from avshare_jax.evaluation.overlap import Overlap
 from avshare_jax.evaluation.summary import NO_HEADS
 from avshare_jax.interop.workdirs import write_imported
 from avshare_jax.settings import UserError, load_config_file
@@ -112,8 +112,8 @@ def dataset(monkeypatch, class_names, tmp_path):
     videos = [(split, f"{split}/{index}") for split, count in NUM_VIDEOS.items() for index in range(count)]
     outcomes = [Outcome(name, f"source {name}", split, "", (), USED) for split, name in videos]
     write_outcomes(fake.directory / VIDEOS, [*outcomes, Outcome("lost", "lost", "", "", (), MISSING, "It is gone.")])
-    monkeypatch.setattr(evaluation, "open_dataset", lambda data_dir, name: fake)
-    monkeypatch.setattr(evaluation, "check_frontend", lambda dataset, frontend: None)
+    monkeypatch.setattr(opening, "open_dataset", lambda data_dir, name: fake)
+    monkeypatch.setattr(opening, "check_frontend", lambda dataset, frontend: None)
     monkeypatch.setattr(evaluation, "eval_batches", fake_eval_batches)
     monkeypatch.setattr(evaluation, "train_batches", fake_train_batches)
     return fake
@@ -262,18 +262,6 @@ def test_imported_weights_need_a_data_set(config, imported_workdir):
         evaluation.open_run(config, imported_workdir)
 
 
-def test_a_run_on_several_data_sets_is_evaluated_on_the_first(config, tmp_path, run_config, dataset):
-    run_config = run_config.copy_and_resolve_references()
-    run_config.data.name = "demo+more"
-    trained_on = {"name": "demo+more", "fingerprint": "f00d+beef"}
-    assert evaluation.open_evaluated(run_config, tmp_path, trained_on) is dataset
-    assert evaluation.trained_fingerprint(trained_on, "more") == "beef"
-    assert evaluation.trained_fingerprint(trained_on, "other") is None
-    dataset.fingerprint = "cafe"
-    with pytest.raises(UserError, match="with fingerprint f00d, but demo in .* has cafe"):
-        evaluation.open_evaluated(run_config, tmp_path, trained_on)
-
-
 def test_imported_weights_can_be_measured_without_classes(config, imported_workdir, dataset):
     """There is retrieval by features then."""
     config.data.name, dataset.class_names = "demo", ()
@@ -304,28 +292,3 @@ def test_a_run_without_checkpoint_is_a_sentence(config, tmp_path, run_config, da
 def test_a_folder_without_run_is_a_sentence(config, tmp_path):
     with pytest.raises(UserError, match="no run"):
         evaluation.evaluate(config, tmp_path)
-
-
-def test_captions_are_classes_or_ids():
-    assert evaluation.caption_videos(["v", "w"], np.array([1, -1]), ("a", "b")) == ["b", "w"]
-    several = np.array([[0, 1, 1], [0, 0, 0]], np.uint8)
-    assert evaluation.caption_videos(["v", "w"], several, ("a", "b", "c")) == ["b", "w"]
-
-
-def test_the_gallery_is_a_fixed_sample():
-    gallery = evaluation.choose_gallery(50, 20, seed=3)
-    assert len(set(gallery)) == 20 and np.all(np.diff(gallery) > 0) and gallery.max() < 50
-    np.testing.assert_array_equal(gallery, evaluation.choose_gallery(50, 20, seed=3))
-    assert evaluation.choose_gallery(5, 20, seed=3).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_pictures_are_those_of_the_gallery(dataset):
-    data = ConfigDict({"data": {"eval_split": "test", "train_split": "train"}})
-    run = evaluation.Run(data, None, 7, False, dataset, NUM_VIDEOS, batch_size=4, overlap=Overlap("demo"))
-    gallery = evaluation.Gallery(["test/1", "test/6", "test/8", "test/13"], ["a", "b", "c", "d"], {})
-    row = SimpleNamespace(query=3, sounds=[0], images=[3])
-    pictures = evaluation.read_pictures(run, gallery, [row])
-    assert {place: picture.caption for place, picture in pictures.items()} == {0: "a", 3: "d"}
-    video = make_video("test", 13)
-    np.testing.assert_array_equal(pictures[3].frames, video["frames"][:, 1])
-    np.testing.assert_array_equal(pictures[3].log_mel, np.concatenate(video["log_mel"]))
