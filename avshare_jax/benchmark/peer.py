@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from avshare_jax import models
 from avshare_jax.benchmark.figures import Figures, spread
 from avshare_jax.benchmark.states import load_pretraining_config
-from avshare_jax.interop import avbert, workdirs
+from avshare_jax.interop import released_names, workdirs
 from avshare_jax.settings import UserError, reason
 
 LIBRARIES = ()
@@ -63,7 +63,7 @@ def measure_config(config: ConfigDict, variants: Sequence[str], repeats: int) ->
     config.model.update(dropout=0.0, dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
     variables, inputs = random_variables(config), random_inputs(config)
     try:
-        state_dict = avbert.to_torch(config.model, variables)
+        state_dict = released_names.to_torch(config.model, variables)
     except ValueError as error:
         raise UserError(str(error)) from error
     networks: dict[str, Ours | Peer] = {"ours": Ours(config.model, variables, inputs)}
@@ -141,7 +141,7 @@ class Ours:
         """Runs both passes; gradients by released name."""
         _, params = self.run("backward")
         no_statistics = jax.tree.map(np.zeros_like, self.arguments[1])
-        return avbert.to_torch(self.config, {"params": params, "batch_stats": no_statistics})
+        return released_names.to_torch(self.config, {"params": params, "batch_stats": no_statistics})
 
     def memory(self, name: str) -> float | None:
         """Bytes beside weights and inputs, results included: by the compiler, on a CPU what the process grew by."""

@@ -39,7 +39,7 @@ class Folded(NamedTuple):
 class PeerNetwork(nn.Module):
     """CNNs, factorized Transformers shared by all layers, and fusion in the middle.
 
-    A state dict of `interop.avbert.to_torch` loads strictly.
+    A state dict of `interop.released_names.to_torch` loads strictly.
     """
 
     def __init__(self, config: ConfigDict):

@@ -9,7 +9,7 @@ import pytest
 
 from avshare_jax.benchmark import peer
 from avshare_jax.benchmark.__main__ import main
-from avshare_jax.interop import avbert
+from avshare_jax.interop import released_names
 from avshare_jax.settings import UserError
 from configs.pretrain import get_config
 
@@ -24,9 +24,9 @@ def test_golden_figures():
         golden = dict(file)
     meta = json.loads(str(golden["meta"]))
     tensors = {name.removeprefix("param/"): x for name, x in golden.items() if name.startswith("param/")}
-    config, variables = avbert.from_torch(tensors, heads=meta["heads"], layers=meta["layers"])
+    config, variables = released_names.from_torch(tensors, heads=meta["heads"], layers=meta["layers"])
     network = PeerNetwork(config).eval()
-    state_dict = avbert.to_torch(config, variables)
+    state_dict = released_names.to_torch(config, variables)
     network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state_dict.items()}, strict=True)
     with torch.no_grad():
         outputs = network(torch.from_numpy(golden["in/visual"]), torch.from_numpy(golden["in/audio"]))
@@ -48,7 +48,7 @@ def test_parameters_at_the_papers_size():
 @pytest.fixture
 def config(monkeypatch):
     """A network with each kind of block once, instead of the released numbers of blocks."""
-    monkeypatch.setattr(avbert, "check_released", lambda _: None)
+    monkeypatch.setattr(released_names, "check_released", lambda _: None)
     small = get_config("10s,batch_size=2")
     small.data.update(num_clips=3, frames_per_clip=4, crop=24, mel_frames=16)
     small.data.frontend.mels = 16

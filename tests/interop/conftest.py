@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avshare_jax.interop import avbert
+from avshare_jax.interop import avbert, released_names
 from avshare_jax.settings import load_config_file
 
 DATA = Path(__file__).parent.parent / "data"
@@ -28,7 +28,7 @@ def state_dict(golden):
 def small(golden, state_dict):
     """The config and the variables of the imported network."""
     meta = json.loads(str(golden["meta"]))
-    return avbert.from_torch(state_dict, heads=meta["heads"], layers=meta["layers"])
+    return released_names.from_torch(state_dict, heads=meta["heads"], layers=meta["layers"])
 
 
 @pytest.fixture(scope="session")
