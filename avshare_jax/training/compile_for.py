@@ -13,6 +13,9 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import jax
@@ -213,11 +216,24 @@ def main(config: ConfigDict) -> None:
     """Prints cost and collectives of a config on a topology."""
     if "task" in config:
         raise UserError("Only pretraining is compiled for other machines, and --config is that of a downstream task.")
-    mesh = make_mesh(config.mesh, devices_of(flags.FLAGS.topology))
+    # A compiler that crashes, or is killed for its memory, takes its process along.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        try:
+            print(process.submit(report, config, flags.FLAGS.topology).result())
+        except BrokenProcessPool as error:
+            raise UserError(
+                "The compiler crashed, or was killed because this machine's memory ran out: for the paper's recipe it "
+                "takes up to 14 GB. End other programs and try again, use a machine with more memory, or compile less: "
+                "with --config.memory.remat=blocks, or fewer videos on each device."
+            ) from error
+
+
+def report(config: ConfigDict, topology: str) -> str:
+    """Cost and collectives of a config's step as text; raises as `devices_of` and `compile_step`."""
+    mesh = make_mesh(config.mesh, devices_of(topology))
     print(f"Compiling for {mesh.size} x {mesh.devices.flat[0].device_kind} ...", flush=True)
     cost = measure(config, mesh)
-    print(describe_cost(config, mesh, cost))
-    print(describe_collectives(cost.collectives))
+    return f"{describe_cost(config, mesh, cost)}\n{describe_collectives(cost.collectives)}"
 
 
 def _passes(collective: Collective) -> int:

@@ -1,6 +1,8 @@
 """Compiling for devices that are not there: the command as it is typed, its sentences, and its arithmetic."""
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -104,6 +106,17 @@ def test_too_much_for_the_memory_is_a_sentence_that_says_what_to_change():
     sentence = does_not_fit(config, mesh_of("TPU v5 lite", 64, 1), "Used 24.32G of 15.75G hbm. Exceeded ... by 8.57G.")
     assert "needs 24.32 GiB of the device's 15.75 GiB for 4 of the 256 videos" in sentence
     assert "remat" not in sentence and "clip_chunks=2" in sentence
+
+
+def test_a_compiler_that_crashes_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(compile_for, "report", crash)
+    monkeypatch.setattr(compile_for, "flags", SimpleNamespace(FLAGS=SimpleNamespace(topology="v5e:2x2")))
+    with pytest.raises(UserError, match="The compiler crashed, or was killed .*remat=blocks"):
+        compile_for.main(get_config("demo"))
+
+
+def crash(config, topology):
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def test_unknown_topologies(monkeypatch):
