@@ -3,10 +3,11 @@
 `python -m tests.data.hostile` prints docs/hostile_media.md.
 """
 
+import contextlib
 import dataclasses
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def write(
       copies: how often every stream is there.
     """
     defaults = {"preset": "ultrafast", "crf": "16"} if codec == "libx264" else {}
-    with av.open(path, "w", options=container_options or {}) as container:
+    with plain_priority(), av.open(path, "w", options=container_options or {}) as container:
         videos = [] if frames is None else range(copies)
         videos = [container.add_stream(codec, rate=fps, options=defaults | (options or {})) for _ in videos]
         for video in videos:
@@ -131,6 +132,19 @@ def write(
         # Sorted by time, as the muxers that cannot do it themselves need them.
         container.mux(sorted(packets, key=lambda packet: float((packet.dts or 0) * packet.time_base)))
     return path
+
+
+@contextlib.contextmanager
+def plain_priority() -> Iterator[None]:
+    """Gives this thread the priority back that it had: as root, SVT-AV1 takes the highest of real time for its caller.
+
+    What is done after that, and all processes that are started, would keep everything else from the cores.
+    """
+    policy = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *policy)
 
 
 def _video_packets(video, frames: np.ndarray, fps, times: Iterable[float] | None) -> list[av.Packet]:
