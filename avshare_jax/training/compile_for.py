@@ -10,6 +10,7 @@ needs nothing.
 import importlib.util
 import os
 import re
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,9 @@ REMEDIES = (
     ("memory.accumulation_steps", 1, "--config.memory.accumulation_steps=2 or more"),
     ("mesh.clip", 1, "--config.mesh.clip=2 or more, which splits the clips of a video over devices"),
 )
+
+
+STACK = 512 << 20
 
 
 class Cost(NamedTuple):
@@ -216,6 +220,7 @@ def main(config: ConfigDict) -> None:
     """Prints cost and collectives of a config on a topology."""
     if "task" in config:
         raise UserError("Only pretraining is compiled for other machines, and --config is that of a downstream task.")
+    allow_deep_recursion()
     # A compiler that crashes, or is killed for its memory, takes its process along.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
@@ -226,6 +231,16 @@ def main(config: ConfigDict) -> None:
                 "takes up to 14 GB. End other programs and try again, use a machine with more memory, or compile less: "
                 "with --config.memory.remat=blocks, or fewer videos on each device."
             ) from error
+
+
+def allow_deep_recursion() -> None:
+    """Lets threads of the processes that are started from now on have stacks of `STACK` bytes, where that is allowed.
+
+    On v6e, libtpu follows the chain of operations of a program this large by recursion, for which 8 MB are not enough.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    allowed = STACK if most == resource.RLIM_INFINITY else min(STACK, most)
+    resource.setrlimit(resource.RLIMIT_STACK, (allowed, most))
 
 
 def report(config: ConfigDict, topology: str) -> str:

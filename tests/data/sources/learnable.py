@@ -3,6 +3,7 @@
 Each function writes a tree below `root` and returns the arguments of the command that prepares it.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,17 +41,22 @@ def make_sound(pitch: int | None, seed: int) -> np.ndarray:
 
 
 def write_film(path: Path, color: int | None, pitch: int | None, seed: int, silent: bool = False) -> None:
-    """Writes an mp4 file of H.264 and AAC, or another container by the suffix; `silent`: without a sound track."""
+    """Writes a film of `make_frames` and `make_sound`; `silent`: without a sound track."""
+    encode(path, make_frames(color, seed), None if silent else make_sound(pitch, seed))
+
+
+def encode(path: Path, frames: np.ndarray, sound: np.ndarray | None) -> None:
+    """Writes frames (N, 24, 32, 3) and sound (N,) as an mp4 file of H.264 and AAC."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "12"})
         video.width, video.height, video.pix_fmt = 32, 24, "yuv420p"
-        audio = None if silent else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        for image in make_frames(color, seed):
+        audio = None if sound is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        for image in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode())
         if audio:
-            frame = av.AudioFrame.from_ndarray(make_sound(pitch, seed)[None], format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
             frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
             container.mux(audio.encode(frame))
             container.mux(audio.encode())
@@ -101,19 +107,33 @@ def make_esc50(root: Path) -> list[str]:
 
 def make_kinetics_sounds(root: Path, train: int = 8, val: int = 4) -> list[str]:
     """Four classes, each a pair of color and pitch of which either alone leaves two; one tested video has no sound."""
-    header = "label,youtube_id,time_start,time_end,split"
+
+    def film(path: Path, label: int, number: int) -> None:
+        silent = (label, number) == (0, train + val - 1)
+        write_film(path, label // 2, label % 2, 1000 * label + number, silent)
+
+    return write_kinetics_sounds(root, film, train, val)
+
+
+def write_kinetics_sounds(root: Path, film: Callable[[Path, int, int], None], train: int, val: int) -> list[str]:
+    """Writes the tree of a `train` and a `val` split with so many videos of each class, one more of which is missing.
+
+    Args:
+      root: of the tree.
+      film: writes the video of that path, label and number within its class.
+      train: videos of each class.
+      val: the same.
+    """
     rows: dict[str, list[str]] = {"train": [], "val": []}
     for label, name in enumerate(CLASSES):
         for number in range(train + val):
             split = "train" if number < train else "val"
             youtube_id = f"ks_{label}_{number:05d}"
-            path = root / "videos" / name / f"{youtube_id}_000000_000010.mp4"
-            silent = (label, number) == (0, train + val - 1)
-            write_film(path, label // 2, label % 2, 1000 * label + number, silent)
+            film(root / "videos" / name / f"{youtube_id}_000000_000010.mp4", label, number)
             rows[split].append(f"{name},{youtube_id},0,10,{split}")
     rows["val"].append("tickling,gone_56789a,0,10,val")
     for split, lines in rows.items():
-        write(root / f"{split}.csv", header, *lines)
+        write(root / f"{split}.csv", "label,youtube_id,time_start,time_end,split", *lines)
     classes = write(root / "classes.txt", *CLASSES)
     annotations = [f"--annotations={root / name}" for name in ("train.csv", "val.csv")]
     return ["kinetics_sounds", f"--videos={root / 'videos'}", *annotations, f"--classes={classes}"]
