@@ -134,8 +134,9 @@ def test_run_says_its_plan_trains_and_says_how_to_evaluate(whole_run, folder):
     for words in ("data=1", "transformer", "with nothing shared", "6 in train", "80 epochs", "whole"):
         assert words in plan
     assert "step 120/120" in steps
-    assert f"compiled    programs are kept in {folder / 'compiled'}" in plan
-    assert list((folder / "compiled").rglob("jit_step-*"))
+    compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    assert f"compiled    programs are kept in {compiled}" in plan
+    assert list(compiled.rglob("jit_step-*"))
     assert steps.endswith(f"eval.py --config=configs/eval.py --workdir={folder / 'whole'}\n")
     assert [line["step"] for line in learned(folder / "whole")] == list(range(1, 121))
     assert all(np.isfinite(line["loss"]) for line in learned(folder / "whole"))

@@ -14,9 +14,9 @@ from avshare_jax.training.run import pretrain
 from tests import transfer
 from tests.data.sources import paired
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.learning]
 
-STEPS, CLIPS, SEEDS = 1_500, 4, (0, 1)
+STEPS, CLIPS, SEEDS = 2_000, 4, (0, 1)
 
 
 def pretraining_config(data, **changes):

@@ -42,8 +42,7 @@ REMEDIES = (
     ("mesh.clip", 1, "--config.mesh.clip=2 or more, which splits the clips of a video over devices"),
 )
 
-
-STACK = 512 << 20
+STACK = 512 << 20  # bytes
 
 
 class Cost(NamedTuple):
