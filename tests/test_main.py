@@ -63,7 +63,7 @@ OVERRIDES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where data set, runs, and compiled programs of this module's processes are."""
+    """Where data set and runs of this module's processes are."""
     directory = tmp_path_factory.mktemp("main")
     random = np.random.default_rng(0)
 
