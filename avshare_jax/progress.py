@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-Batch = Mapping[str, Any]
-
 
 class ProgressLine:
     """Shows how far a count of things has come, at which rate, and when it will be done; on stderr."""

@@ -63,7 +63,7 @@ OVERRIDES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where data set and runs of this module's processes are."""
+    """Where data set, runs and compiled programs of this module's processes are."""
     directory = tmp_path_factory.mktemp("main")
     random = np.random.default_rng(0)
 
@@ -88,6 +88,7 @@ def start(folder, workdir, *arguments, devices=1, **changes):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "HOME": str(folder),
     }
@@ -134,9 +135,8 @@ def test_run_says_its_plan_trains_and_says_how_to_evaluate(whole_run, folder):
     for words in ("data=1", "transformer", "with nothing shared", "6 in train", "80 epochs", "whole"):
         assert words in plan
     assert "step 120/120" in steps
-    compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    assert f"compiled    programs are kept in {compiled}" in plan
-    assert list(compiled.rglob("jit_step-*"))
+    assert f"compiled    programs are kept in {folder / 'compiled'}" in plan
+    assert list((folder / "compiled").rglob("jit_step-*"))
     assert steps.endswith(f"eval.py --config=configs/eval.py --workdir={folder / 'whole'}\n")
     assert [line["step"] for line in learned(folder / "whole")] == list(range(1, 121))
     assert all(np.isfinite(line["loss"]) for line in learned(folder / "whole"))

@@ -65,7 +65,7 @@ def measure(folder: Path) -> dict:
     return results
 
 
-def start(*arguments, devices=1, folder, **pipes):
+def start(*arguments, devices=1, **pipes):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -75,8 +75,8 @@ def start(*arguments, devices=1, folder, **pipes):
     return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True, **pipes)
 
 
-def run(*arguments, devices=1, folder):
-    process = start(*arguments, devices=devices, folder=folder, stdout=subprocess.PIPE)
+def run(*arguments, devices=1):
+    process = start(*arguments, devices=devices, stdout=subprocess.PIPE)
     output, _ = process.communicate(timeout=1800)
     assert process.returncode == 0
     return output
@@ -89,7 +89,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    return json.loads(run(__file__, "measure", folder, folder=folder).splitlines()[-1])
+    return json.loads(run(__file__, "measure", folder).splitlines()[-1])
 
 
 def test_kinetics_sounds_needs_both_modalities(results):
@@ -130,7 +130,7 @@ def test_batches_that_do_not_divide_the_split_change_nothing(results):
 
 def test_8_devices_change_nothing(results, folder):
     shutil.copytree(folder / "kinetics_sounds", folder / "devices")
-    output = run(__file__, "evaluate", folder / "devices", devices=8, folder=folder)
+    output = run(__file__, "evaluate", folder / "devices", devices=8)
     assert_same(json.loads(output.splitlines()[-1]), results["batches"][0])
     rows = [json.loads(line) for line in (folder / "devices" / "eval" / "60.videos.jsonl").read_text().splitlines()]
     for row, expected in zip(rows, results["videos"], strict=True):
@@ -183,7 +183,7 @@ def test_commands_train_and_watch_ucf101(results, folder):
     plain = load_config_file("configs/finetune_ucf101.py")
     changed = [change for change in transfer.differences(plain, config) if "=None" not in change]
     command = ["main.py", "--config=configs/finetune_ucf101.py:split=2", f"--workdir={folder / 'ucf101'}", *changed]
-    pipes = {"folder": folder, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     watching = ["eval.py", "--config=configs/eval.py", f"--workdir={folder / 'ucf101'}", "--watch"]
     watcher = start(*watching, "--config.poll_seconds=0.2", **pipes)
     trainer = start(*command, **pipes)

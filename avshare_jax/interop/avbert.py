@@ -27,8 +27,8 @@ def import_checkpoint(checkpoint: Path, workdir: str, recipe: ConfigDict, *, hea
       checkpoint: see `files.read_tensors`.
       workdir: to write; may not hold a run.
       recipe: config of a pretraining run, which says how clips are cut, see `workdirs.write_imported`.
-      heads: as for `from_torch`.
-      layers: as for `from_torch`.
+      heads: as for `released_names.from_torch`.
+      layers: as for `released_names.from_torch`.
 
     Raises:
       UserError: the file cannot be read, its tensors do not fit, or the workdir cannot be written.

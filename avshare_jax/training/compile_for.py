@@ -26,6 +26,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avshare_jax import settings
+from avshare_jax.data.workers import set_up_worker
 from avshare_jax.settings import UserError
 from avshare_jax.training.abstract_step import abstract_state_and_batch, lower_step
 from avshare_jax.training.chips import CHIPS
@@ -221,25 +222,33 @@ def main(config: ConfigDict) -> None:
         raise UserError("Only pretraining is compiled for other machines, and --config is that of a downstream task.")
     allow_deep_recursion()
     # A compiler that crashes, or is killed for its memory, takes its process along.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=set_up_process) as process:
         try:
             print(process.submit(report, config, flags.FLAGS.topology).result())
         except BrokenProcessPool as error:
             raise UserError(
                 "The compiler crashed, or was killed because this machine's memory ran out: for the paper's recipe it "
                 "takes up to 14 GB. End other programs and try again, use a machine with more memory, or compile less: "
-                "with --config.memory.remat=blocks, or fewer videos on each device."
+                "with --config.memory.remat=blocks, or fewer videos on each device. (It also crashes where `ulimit "
+                "-Hs` allows less than 512 MB of stack.)"
             ) from error
 
 
 def allow_deep_recursion() -> None:
     """Lets threads of the processes that are started from now on have stacks of `STACK` bytes, where that is allowed.
 
-    On v6e, libtpu follows the chain of operations of a program this large by recursion, for which 8 MB are not enough.
+    For v6e, libtpu follows the chain of operations of a program this large by recursion, for which 8 MB are not enough.
+    "unlimited" is replaced too: the C library then gives threads of a new process 2 MB.
     """
     _, most = resource.getrlimit(resource.RLIMIT_STACK)
     allowed = STACK if most == resource.RLIM_INFINITY else min(STACK, most)
     resource.setrlimit(resource.RLIMIT_STACK, (allowed, most))
+
+
+def set_up_process() -> None:
+    """What the process that compiles does first: it is as quiet as this one, and ends with it."""
+    settings.quiet_libraries()
+    set_up_worker()
 
 
 def report(config: ConfigDict, topology: str) -> str:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import jax
 import numpy as np
@@ -19,18 +18,16 @@ from avshare_jax.models.classification import HEADS
 from avshare_jax.objectives.classification import LOSSES, MULTI_LABEL
 from avshare_jax.settings import UserError, check_fields
 from avshare_jax.training import plan, pretrained
-from avshare_jax.training.checkpoints import (
-    check_workdir,
-    latest_step,
-)
+from avshare_jax.training.checkpoints import check_workdir, latest_step
 from avshare_jax.training.classification import Classification
-from avshare_jax.training.goodput import DATASET, Goodput
+from avshare_jax.training.goodput import DATASET, RESTORE, Goodput
 from avshare_jax.training.hosts import Preemption, first_process_first
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.optimizer import DECAYS, make_finetuning_optimizer
 from avshare_jax.training.profiles import parse_steps
 from avshare_jax.training.sharding import check_layout
+from avshare_jax.training.step import TrainState
 
 SMALLEST = 1e-30
 LIMITS = {
@@ -89,12 +86,13 @@ def finetune(
     check_frozen(config, sorted(network["params"]))
     weights = None
     if config.init_from is not None and latest_step(workdir) is None:
-        weights = pretrained.load_network(config, network)  # Before the workdir belongs to a run from there.
+        with goodput.during(RESTORE):
+            weights = pretrained.load_network(config, network)  # Before the workdir belongs to a run from there.
     print(plan.describe_run(config, workdir, mesh, task), flush=True)
     print(plan.describe_dataset(config, mixture), flush=True)
     print(pretrained.describe_start(config), flush=True)
     print(pretrained.describe_sizes(config, asked), flush=True)
-    if differences := pretrained.frontend_differences(config):
+    if weights and (differences := pretrained.frontend_differences(config)):
         print(f"  It was trained on media that were prepared otherwise: {differences}.", flush=True)
     unreadable = UnreadableRecords(config.data.max_unreadable_share)
 
@@ -112,6 +110,13 @@ def finetune(
             labeled=True,
         )
 
+    def start_from(state: TrainState) -> TrainState:
+        nonlocal weights
+        # Once they lie in the state, nothing else keeps them. Where all of the run's checkpoints are damaged, they are
+        # read again.
+        found, weights = weights or pretrained.load_network(config, network), None
+        return pretrained.put_network(found, state)
+
     train(
         config,
         workdir,
@@ -126,7 +131,7 @@ def finetune(
         profile_steps=profiled,
         is_trained=task.is_trained,
         make_optimizer=make_finetuning_optimizer,
-        start_from=partial(pretrained.put_network, weights) if weights else None,
+        start_from=None if config.init_from is None else start_from,
     )
     print(f"Done. Evaluate it with:\n  python eval.py --config=configs/eval.py --workdir={workdir}", flush=True)
 

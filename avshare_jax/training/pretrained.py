@@ -71,7 +71,7 @@ def load_network(config: ConfigDict, shapes: Variables) -> Variables:
     """Reads the network's weights from `config.init_from`.
 
     Args:
-      config: of the run.
+      config: of the run, whose `init_from` is not None.
       shapes: from `network_shapes`.
 
     Raises:

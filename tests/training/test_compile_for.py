@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -108,14 +110,16 @@ def test_too_much_for_the_memory_is_a_sentence_that_says_what_to_change():
     assert "remat" not in sentence and "clip_chunks=2" in sentence
 
 
-def test_a_compiler_that_crashes_is_a_sentence(monkeypatch):
+def test_a_compiler_that_crashes_is_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(compile_for, "report", crash)
-    monkeypatch.setattr(compile_for, "flags", SimpleNamespace(FLAGS=SimpleNamespace(topology="v5e:2x2")))
+    monkeypatch.setattr(compile_for, "flags", SimpleNamespace(FLAGS=SimpleNamespace(topology=str(tmp_path / "began"))))
     with pytest.raises(UserError, match="The compiler crashed, or was killed .*remat=blocks"):
         compile_for.main(get_config("demo"))
+    assert int((tmp_path / "began").read_text()) == compile_for.STACK
 
 
 def crash(config, topology):
+    Path(topology).write_text(str(resource.getrlimit(resource.RLIMIT_STACK)[0]))
     os.kill(os.getpid(), signal.SIGSEGV)
 
 

@@ -1,7 +1,9 @@
-"""What a downstream run checks before it starts, and the weights that it starts from."""
+"""What a downstream run checks before it starts."""
 
 import shutil
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,8 +12,9 @@ from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import open_mixture
 from avshare_jax.data.records import Contents, write_dataset
 from avshare_jax.settings import UserError, load_config_file
-from avshare_jax.training import finetune
+from avshare_jax.training import finetune, plan
 from avshare_jax.training.checkpoints import claim_workdir
+from avshare_jax.training.step import create_state
 from tests.data.conftest import TINY_FRONTEND
 from tests.data.conftest import dataset_dir as dataset_dir  # a fixture
 
@@ -21,10 +24,8 @@ def test_a_workdir_is_not_claimed_before_there_are_weights_to_start_from(make_co
     started = make_config("esc50")
     claim_workdir(tmp_path / "started", started, {"name": "tiny", "fingerprint": "1"})
     shutil.copytree(imported[0] / "whole", tmp_path / "damaged")
-    largest = max((tmp_path / "damaged" / "checkpoints").rglob("d/*"), key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    for path in (tmp_path / "damaged" / "checkpoints").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for source, sentence in {
         imported[0] / "deaf": "has no audio_cnn",
         tmp_path / "started": "no checkpoint yet",
@@ -38,6 +39,43 @@ def test_a_workdir_is_not_claimed_before_there_are_weights_to_start_from(make_co
 def test_no_run_to_start_from_gets_a_sentence(make_config, tmp_path):
     with pytest.raises(UserError, match="There is no run in .*nowhere"):
         finetune.finetune(make_config("ucf101", init_from=str(tmp_path / "nowhere")), tmp_path / "run")
+
+
+class Training:
+    """Stands for `loop.train`: records the run, and starts as often as it is told to."""
+
+    def __init__(self, starts):
+        self.starts, self.states = starts, []
+
+    def __call__(self, config, workdir, *, task, dataset_identity, start_from, make_optimizer, is_trained, **_):
+        claim_workdir(workdir, config, dataset_identity)
+        create = partial(create_state, task, make_optimizer(config.optimizer, 10), is_trained=is_trained)
+        shapes = jax.eval_shape(create, jax.random.key(0), plan.abstract_batch(config))
+        for _ in range(self.starts):
+            self.states.append(start_from(jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)))
+
+
+def test_a_run_that_starts_again_does_so_from_the_same_weights(make_config, imported, tmp_path, monkeypatch):
+    """It does where the only checkpoint is damaged, whether that is found by this process or was by one before."""
+    config = make_config("kinetics_sounds", init_from=str(imported[0] / "whole"))
+    training = Training(starts=2)
+    monkeypatch.setattr(finetune, "train", training)
+    finetune.finetune(config, tmp_path)
+    monkeypatch.setattr(finetune, "latest_step", lambda _: 5)
+    finetune.finetune(config, tmp_path)
+    assert len(training.states) == 4
+    for state in training.states:
+        jax.tree.map(np.testing.assert_array_equal, state.params["network"], imported[1]["params"])
+
+
+def test_a_run_goes_on_without_the_one_that_it_started_from(make_config, imported, tmp_path, monkeypatch):
+    shutil.copytree(imported[0] / "whole", tmp_path / "source")
+    config = make_config("kinetics_sounds", init_from=str(tmp_path / "source"))
+    monkeypatch.setattr(finetune, "train", Training(starts=0))
+    finetune.finetune(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "source")
+    monkeypatch.setattr(finetune, "latest_step", lambda _: 5)
+    finetune.finetune(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
