@@ -10,7 +10,6 @@ needs nothing.
 import importlib.util
 import os
 import re
-import resource
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,8 +41,6 @@ REMEDIES = (
     ("memory.accumulation_steps", 1, "--config.memory.accumulation_steps=2 or more"),
     ("mesh.clip", 1, "--config.mesh.clip=2 or more, which splits the clips of a video over devices"),
 )
-
-STACK = 512 << 20  # bytes
 
 
 class Cost(NamedTuple):
@@ -220,7 +217,6 @@ def main(config: ConfigDict) -> None:
     """Prints cost and collectives of a config on a topology."""
     if "task" in config:
         raise UserError("Only pretraining is compiled for other machines, and --config is that of a downstream task.")
-    allow_deep_recursion()
     # A compiler that crashes, or is killed for its memory, takes its process along.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=set_up_process) as process:
         try:
@@ -229,20 +225,9 @@ def main(config: ConfigDict) -> None:
             raise UserError(
                 "The compiler crashed, or was killed because this machine's memory ran out: for the paper's recipe it "
                 "takes up to 14 GB. End other programs and try again, use a machine with more memory, or compile less: "
-                "with --config.memory.remat=blocks, or fewer videos on each device. (It also crashes where `ulimit "
-                "-Hs` allows less than 512 MB of stack.)"
+                "with --config.memory.remat=blocks, or fewer videos on each device. (Where it prints STACK OVERFLOW, "
+                "it is the compiler's own mistake: try another version of libtpu, or another TPU.)"
             ) from error
-
-
-def allow_deep_recursion() -> None:
-    """Lets threads of the processes that are started from now on have stacks of `STACK` bytes, where that is allowed.
-
-    For v6e, libtpu follows the chain of operations of a program this large by recursion, for which 8 MB are not enough.
-    "unlimited" is replaced too: the C library then gives threads of a new process 2 MB.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_STACK)
-    allowed = STACK if most == resource.RLIM_INFINITY else min(STACK, most)
-    resource.setrlimit(resource.RLIMIT_STACK, (allowed, most))
 
 
 def set_up_process() -> None:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -115,11 +114,11 @@ def test_a_compiler_that_crashes_is_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(compile_for, "flags", SimpleNamespace(FLAGS=SimpleNamespace(topology=str(tmp_path / "began"))))
     with pytest.raises(UserError, match="The compiler crashed, or was killed .*remat=blocks"):
         compile_for.main(get_config("demo"))
-    assert int((tmp_path / "began").read_text()) == compile_for.STACK
+    assert (tmp_path / "began").exists()
 
 
 def crash(config, topology):
-    Path(topology).write_text(str(resource.getrlimit(resource.RLIMIT_STACK)[0]))
+    Path(topology).touch()
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
