@@ -148,6 +148,7 @@ def test_hosts_profile_the_same_steps_and_keep_one_ledger_over_restarts(folder):
     for process in processes:
         process.send_signal(signal.SIGTERM)
     assert [finish(process)[0] for process in processes] == [RESTART] * 2
+    time.sleep(3)  # Downtime: when a process began is known to a second.
     results = [finish(process) for process in pod(folder, workdir.name, 2, "--profile_steps=5:7")]
     assert [code for code, _, _ in results] == [0, 0], results
     for index in range(2):
@@ -156,7 +157,7 @@ def test_hosts_profile_the_same_steps_and_keep_one_ledger_over_restarts(folder):
     lines = read_lines(epath.Path(workdir / "goodput.jsonl"))
     assert len({line["process"] for line in lines}) == 2  # Process 0, before and after.
     seconds = summarize(lines)
-    assert all(seconds[cause] > 0 for cause in (STEPS, RESTORE, DOWNTIME, PROFILES))
+    assert {cause for cause in seconds if seconds[cause] > 0} >= {STEPS, RESTORE, DOWNTIME, PROFILES}
 
 
 def test_run_goes_on_with_other_devices_and_hosts(whole_run, folder):
