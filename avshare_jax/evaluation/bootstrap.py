@@ -118,5 +118,5 @@ def format_interval(interval: Sequence[float] | None, unit: str) -> str:
     """Writes an interval as short as the value beside it: of shares in percent with one decimal; nothing for None."""
     if interval is None:
         return ""
-    low, high = (f"{100 * end:.1f}" if unit == "%" else f"{end:.4g}" for end in interval)
+    low, high = (f"{100 * end:.1f}" if unit == "%" else f"{round(end, 1):.4g}" for end in interval)
     return f"{low}–{high}"

@@ -97,4 +97,5 @@ def test_intervals_of_mean_average_precision_are_about_test_sets_as_large():
 def test_intervals_are_written_like_values():
     assert bootstrap.format_interval([0.1234, 0.2], "%") == "12.3–20.0"
     assert bootstrap.format_interval([3.0, 20.5], "") == "3–20.5"
+    assert bootstrap.format_interval([85.975, 114.0], "") == "86–114"
     assert bootstrap.format_interval(None, "%") == ""
