@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -140,6 +141,16 @@ def field_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(value, ConfigDict):
             yield from field_names(value, f"{prefix}{name}.")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (dotted name, old, new) for each value that differs between two JSON objects; None where there is none."""
+    for key in sorted({*old, *new}):
+        name, values = prefix + key, (old.get(key), new.get(key))
+        if all(isinstance(value, Mapping) for value in values):
+            yield from differences(*values, f"{name}.")
+        elif values[0] != values[1]:
+            yield name, *values
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str:

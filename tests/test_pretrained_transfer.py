@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.learning]
 STEPS, CLIPS, SEEDS = 2_000, 4, (0, 1)
 
 
-def pretraining_config(data, **changes):
+def pretraining_config(data):
     """configs/pretrain.py:demo at reduced size, on films without labels."""
     config = load_config_file("configs/pretrain.py:demo")
     del config["demo"]
@@ -27,7 +27,7 @@ def pretraining_config(data, **changes):
     transfer.reduce_model(config)
     options = {"batch_size": 16, "total_steps": STEPS, "log_every": 100, "checkpoint_every": STEPS}
     rates = {"optimizer.learning_rate": 5e-3, "objectives.num_negatives": 16}
-    config.update_from_flattened_dict(options | rates | changes)
+    config.update_from_flattened_dict(options | rates)
     return config
 
 

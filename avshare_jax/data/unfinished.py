@@ -16,6 +16,7 @@ from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.records import SETTINGS
 from avshare_jax.data.shards import Settings
 from avshare_jax.data.sources.listing import Listing
+from avshare_jax.settings import differences
 
 LISTING, LOCK = "listing.json", "lock"
 EXAMPLES = 3
@@ -72,9 +73,10 @@ def begin(listing: Listing, settings: Settings) -> None:
     path, wanted, videos = settings.notes / SETTINGS, _identity(settings), _listed(listing)
     if is_unfinished(settings.data_dir, settings.name):
         _check_same_videos(_read_note(settings.notes / LISTING, settings), videos, settings)
-        if different := list(_different(_read_note(path, settings), wanted)):
+        if changed := list(differences(_read_note(path, settings), wanted)):
+            phrases = "; ".join(f"{name} was {old} and is now {new}" for name, old, new in changed)
             raise DatasetError(
-                f"The preparation of {settings.directory} was begun with other settings: {'; '.join(different)}. "
+                f"The preparation of {settings.directory} was begun with other settings: {phrases}. "
                 f"Repeat those to go on with it, or delete {settings.directory.parent} to begin anew."
             )
     else:
@@ -108,16 +110,6 @@ def _identity(settings: Settings) -> dict[str, object]:
     # The directory may be called by another name.
     identity = {**dataclasses.asdict(settings), "data_dir": None}
     return json.loads(json.dumps(identity))
-
-
-def _different(begun: dict[str, object], wanted: dict[str, object], prefix: str = "") -> Iterator[str]:
-    """Yields a phrase for each setting that differs."""
-    for name in sorted({*begun, *wanted}):
-        old, new = begun.get(name), wanted.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _different(old, new, f"{prefix}{name}.")
-        elif old != new:
-            yield f"{prefix}{name} was {old} and is now {new}"
 
 
 def _listed(listing: Listing) -> dict[str, dict[str, object]]:

@@ -12,7 +12,7 @@ checkpoint is read.
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import LatestN
 
-from avshare_jax.settings import UserError
+from avshare_jax.settings import UserError, differences
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.hosts import first_process_first, gather
 from avshare_jax.training.step import TrainState
@@ -241,13 +241,13 @@ def check_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str,
     path = epath.Path(workdir)
     if not (path / "config.json").exists():
         return []
-    changed = list(_differences(json.loads((path / "config.json").read_text()), _plain(config)))
+    changed = list(differences(json.loads((path / "config.json").read_text()), _plain(config)))
     another = [difference for difference in changed if difference[0].startswith(IDENTITY)]
-    another += _differences(json.loads((path / "dataset.json").read_text()), dict(dataset), "dataset.")
+    another += differences(json.loads((path / "dataset.json").read_text()), dict(dataset), "dataset.")
     if another:
-        differences = ", ".join(f"{name} is {old} and not {new}" for name, old, new in another)
+        phrases = ", ".join(f"{name} is {old} and not {new}" for name, old, new in another)
         raise UserError(
-            f"The workdir {workdir} belongs to another run, where {differences}: "
+            f"The workdir {workdir} belongs to another run, where {phrases}: "
             "choose another --workdir, or repeat that run's settings."
         )
     return [f"{name} was {old} and is now {new}" for name, old, new in changed if not name.startswith(UNANNOUNCED)]
@@ -273,16 +273,6 @@ def replace_text(path: epath.Path, text: str) -> None:
     new = path.with_suffix(f".{os.getpid()}.tmp")
     new.write_text(text)
     new.replace(path)
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (dotted name, old, new) for each value that differs between two JSON objects; None where there is none."""
-    for key in sorted({*old, *new}):
-        name, values = prefix + key, (old.get(key), new.get(key))
-        if all(isinstance(value, Mapping) for value in values):
-            yield from _differences(*values, f"{name}.")
-        elif values[0] != values[1]:
-            yield name, *values
 
 
 def _items(state: TrainState) -> dict[str, dict[str, Any]]:
