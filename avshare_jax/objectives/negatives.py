@@ -66,8 +66,10 @@ def _log_weights_of_group(
 ) -> jax.Array:
     """Log-weights (N * M, N * S) of all clips (N, S, D) of a group of N videos for each of its masked clips (N, M)."""
     num_videos, num_clips, width = tokens.shape
-    clips = tokens.reshape(-1, width)
+    clips = tokens.reshape(-1, width).astype(jnp.float32)
     video_of_clip = jnp.arange(num_videos * num_clips) // num_clips
+    # Next to what all clips have in common, rounding would hide small distances, and decide on draws.
+    clips -= jnp.mean(clips, 0, where=present[video_of_clip][:, None])
     anchors = (jnp.arange(num_videos)[:, None] * num_clips + positions).reshape(-1)
     itself = anchors[:, None] == jnp.arange(num_videos * num_clips)
     same_video = (anchors // num_clips)[:, None] == video_of_clip

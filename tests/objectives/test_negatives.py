@@ -269,3 +269,14 @@ def test_no_gradient_flows_through_the_choice(tokens):
 def test_batches_that_cannot_be_divided_get_a_sentence(tokens):
     with pytest.raises(ValueError, match="batch of 4 videos cannot be divided into 3 equal groups"):
         sample_negatives(jax.random.key(0), tokens, POSITIONS, 4, LOG_WEIGHTS["uniform"], groups=3)
+
+
+def test_what_all_clips_have_in_common_decides_on_no_draw(tokens):
+    shifted = tokens + np.float32(4096)
+    tokens = shifted - np.float32(4096)  # Exact: what is left of the tokens next to 4096.
+    draw = partial(
+        sample_negatives, positions=POSITIONS, count=4, log_weights=LOG_WEIGHTS["similar"], present=np.arange(4) != 2
+    )
+    for seed in range(50):
+        key = jax.random.key(seed)
+        np.testing.assert_array_equal(draw(key, shifted)[0], draw(key, tokens)[0])
