@@ -25,6 +25,7 @@ from avshare_jax.benchmark.figures import Figures, positive, spread
 from avshare_jax.benchmark.states import load_pretraining_config
 from avshare_jax.models.audio_cnn import AudioCNN
 from avshare_jax.models.convolution import Counted
+from avshare_jax.models.placement import compiler_options
 from avshare_jax.models.transformer import TRANSFORMERS
 from avshare_jax.models.visual_cnn import VisualBottleneck, VisualCNN
 from avshare_jax.objectives import masking, negatives
@@ -109,7 +110,8 @@ def share_of_device(config: ConfigDict) -> tuple[int, int]:
 
 def measure_part(part: Part, calls: int, repeats: int) -> Figures:
     """Time, operations and bytes of one part; the larger of the least times where the device's limits are known."""
-    compiled = jax.jit(part.function).lower(*part.arguments).compile()
+    jitted = jax.jit(part.function, compiler_options=compiler_options())
+    compiled = jitted.lower(*part.arguments).compile()
     program = Program.parse(compiled.as_text())
     seconds = []
     for _ in range(1 + repeats):

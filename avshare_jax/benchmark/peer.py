@@ -23,6 +23,7 @@ from avshare_jax import models
 from avshare_jax.benchmark.figures import Figures, spread
 from avshare_jax.benchmark.states import load_pretraining_config
 from avshare_jax.interop import released_names, workdirs
+from avshare_jax.models.placement import compiler_options
 from avshare_jax.settings import UserError, reason
 
 LIBRARIES = ()
@@ -127,7 +128,10 @@ class Ours:
             return sum(jnp.mean(outputs[name].astype(jnp.float32) * inputs[name]) for name in TOKENS), updates
 
         functions = {"forward": forward, "backward": jax.value_and_grad(loss, has_aux=True)}
-        self.compiled = {name: jax.jit(run).lower(*self.arguments).compile() for name, run in functions.items()}
+        self.compiled = {
+            name: jax.jit(run, compiler_options=compiler_options()).lower(*self.arguments).compile()
+            for name, run in functions.items()
+        }
 
     def run(self, name: str) -> Any:
         """Runs one of `PASSES` and waits: the tokens by name, or ((loss, updates), gradients)."""

@@ -22,6 +22,7 @@ from avshare_jax.benchmark.states import load_pretraining_config, random_batch, 
 from avshare_jax.data.batches import train_batches
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import open_mixture
+from avshare_jax.models.placement import written_for
 from avshare_jax.training import plan
 from avshare_jax.training.abstract_step import abstract_state_and_batch, lower_step
 from avshare_jax.training.chips import CHIPS
@@ -98,7 +99,10 @@ def take_turns(
 
 
 def model_flops(config: ConfigDict) -> int:
-    """Operations of a step's forward and backward pass, of all videos, by the trace without rematerialization."""
+    """Operations of a step's forward and backward pass, of all videos, by the trace without rematerialization.
+
+    It is the trace for TPUs, whose convolutions are the model's own; other devices also multiply by padding.
+    """
     return count_model(config).total()
 
 
@@ -112,7 +116,8 @@ def count_model(config: ConfigDict) -> Counter[str]:
     def loss(params: dict, batch_stats: dict, batch: Batch) -> jax.Array:
         return task.loss({"params": params, "batch_stats": batch_stats}, batch, jax.random.key(0), train=True)[0]
 
-    return count_flops(jax.grad(loss), variables["params"], variables["batch_stats"], batch)
+    with written_for("tpu"):
+        return count_flops(jax.grad(loss), variables["params"], variables["batch_stats"], batch)
 
 
 def speed(config: ConfigDict, mesh: Mesh, seconds: list[float], flops: int) -> Figures:

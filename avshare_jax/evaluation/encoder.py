@@ -24,6 +24,7 @@ from avshare_jax.data.unreadable import UnreadableError
 from avshare_jax.data.windows import count_clips, cut_window, window_starts
 from avshare_jax.interop.workdirs import read_network
 from avshare_jax.models import MODALITIES
+from avshare_jax.models.placement import compiler_options
 from avshare_jax.settings import UserError
 from avshare_jax.training.checksums import tree_checksums
 
@@ -73,7 +74,9 @@ class Encoder:
         def apply(variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
             return name_outputs(network.apply(variables, batch, train=False), config.model.fusion)
 
-        return cls(config, step, frontend, clips, batch_size, variables, jax.jit(apply))
+        return cls(
+            config, step, frontend, clips, batch_size, variables, jax.jit(apply, compiler_options=compiler_options())
+        )
 
     def encode(self, path: str | os.PathLike[str], max_seconds: float = 600.0) -> Features:
         """Encodes a media file.

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avshare_jax.models.placement import compiler_options
 from avshare_jax.settings import UserError
 
 LAYERS = ("cnn", "unimodal", "multimodal")
@@ -65,7 +67,7 @@ def jit_encoder(apply: Callable[[Variables, Batch], Mapping[str, jax.Array]]) ->
       A function of the same arguments that gives the fields of `Features` for a batch.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def encode(variables: Variables, batch: Batch) -> dict[str, Any]:
         outputs = apply(variables, batch)
         tokens = {name: outputs[name].astype(jnp.float32) for name in ("visual_tokens", "audio_tokens")}

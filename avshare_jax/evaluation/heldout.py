@@ -1,12 +1,14 @@
 """The pretraining objectives on videos that were not trained on, and the fresh network they are compared with."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avshare_jax.models.placement import compiler_options
 from avshare_jax.settings import UserError
 from avshare_jax.training.step import Task
 
@@ -35,7 +37,7 @@ def heldout_metrics(
       UserError: There is no full batch.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def measure(variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         loss, (metrics, _) = task.loss(variables, batch, key, train=False)
         return {**metrics, "loss": loss}
@@ -77,7 +79,7 @@ def fresh_variables(task: Task, key: jax.Array, batches: Iterable[Batch]) -> Var
       {"params", "batch_stats"}.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def update(variables: Variables, batch: Batch, key: jax.Array) -> Any:
         return task.loss(variables, batch, key, train=True)[1][1]
 

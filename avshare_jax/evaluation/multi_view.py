@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from avshare_jax.models.placement import compiler_options
 from avshare_jax.training.hosts import gather
 from avshare_jax.training.mesh import make_mesh
 
@@ -116,7 +117,8 @@ def jit_scorer(apply: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]
     def score(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return apply(variables, batch) | {ROW: batch[ROW]}
 
-    return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(score, out_shardings=replicated, compiler_options=compiler_options())
 
 
 def view_mesh() -> Mesh:

@@ -9,7 +9,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from avshare_jax.models.placement import BATCH_AXES, Rules, constrain, placement, split_axis
+from avshare_jax.models.placement import BATCH_AXES, Rules, compiler_options, constrain, placement, split_axis
 from avshare_jax.training.mesh import replicated
 from avshare_jax.training.partition import IsTrained, everything, join, split
 
@@ -204,4 +204,5 @@ def make_train_step(
         in_shardings=(state_sharding, None),
         out_shardings=(state_sharding, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )

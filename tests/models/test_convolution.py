@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from avshare_jax.models import convolution, visual_cnn
 from avshare_jax.models.convolution import Convolution, Counted, batch_norm
+from avshare_jax.models.placement import written_for
 from avshare_jax.models.visual_cnn import VisualCNN, max_pool, max_pool_axis
 
 
@@ -98,7 +98,10 @@ def test_pooling_both_axes_is_two_dimensional_pooling():
     np.testing.assert_array_equal(max_pool(x), expected)
 
 
-def test_what_is_compiled_for_tpus_computes_the_same(monkeypatch):
+@pytest.mark.parametrize(
+    ("platform", "primitive"), [("tpu", "reduce_window_max"), ("gpu", "f32[3,4,16,8] = conv_general_dilated")]
+)
+def test_what_is_compiled_for_other_platforms_computes_the_same(platform, primitive):
     random = np.random.default_rng(6)
     clips = random.normal(size=(3, 4, 16, 16, 3)).astype(np.float32)
     cnn = VisualCNN(4, (1, 1), (1, 3), (3, 5, 5), (1, 2, 2), np.float32)
@@ -112,8 +115,8 @@ def test_what_is_compiled_for_tpus_computes_the_same(monkeypatch):
         return outputs, pull(np.cos(np.arange(outputs.size, dtype=np.float32)).reshape(outputs.shape))
 
     here = run()
-    for module in (convolution, visual_cnn):
-        monkeypatch.setattr(module, "platform", lambda: "tpu")
-    program = str(jax.make_jaxpr(features)(variables["params"], clips))
-    assert "reduce_window_max" in program, "the program is the one for TPUs"
-    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-4), run(), here)
+    with written_for(platform):
+        program = str(jax.make_jaxpr(features)(variables["params"], clips))
+        there = run()
+    assert primitive in program, "the program is the one for that platform"
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-4), there, here)

@@ -1,0 +1,22 @@
+"""Which libraries of a CPU compute the network, and which platform it is traced for."""
+
+import jax
+import jax.numpy as jnp
+
+from avshare_jax.models.placement import compiler_options, platform, written_for
+
+
+def test_matrix_products_are_left_to_eigen_on_cpus_and_other_platforms_have_no_options():
+    square = jax.ShapeDtypeStruct((256, 256), jnp.float32)
+    compiled = jax.jit(lambda x: x @ x, compiler_options=compiler_options("cpu")).lower(square).compile()
+    assert " dot(" in compiled.as_text() and "ynn" not in compiled.as_text()
+    assert compiler_options("tpu") is None and compiler_options("gpu") is None
+
+
+def test_what_the_network_is_written_for_ends_with_the_context():
+    with written_for("tpu"):
+        assert platform() == "tpu"
+        with written_for("gpu"):
+            assert platform() == "gpu"
+        assert platform() == "tpu"
+    assert platform() == jax.default_backend()
