@@ -19,6 +19,7 @@ from avshare_jax import models
 from avshare_jax.benchmark.figures import Figures, spread
 from avshare_jax.benchmark.parts import random_array
 from avshare_jax.benchmark.states import load_pretraining_config
+from avshare_jax.models.placement import compiler_options
 from avshare_jax.models.transformer import TRANSFORMERS
 from avshare_jax.settings import UserError
 from avshare_jax.training.optimizer import make_optimizer
@@ -109,8 +110,9 @@ def make_scheme(config: ConfigDict) -> Scheme:
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    backward = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, tokens).compile()
-    step = jax.jit(update).lower(params, params, state).compile()
+    options = compiler_options()
+    backward = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=options).lower(params, tokens).compile()
+    step = jax.jit(update, compiler_options=options).lower(params, params, state).compile()
     works = {
         "forward and backward": lambda: jax.block_until_ready(backward(params, tokens)),
         "update": lambda: jax.block_until_ready(step(params, params, state)),

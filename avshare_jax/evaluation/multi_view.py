@@ -117,8 +117,8 @@ def jit_scorer(apply: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]
     def score(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return apply(variables, batch) | {ROW: batch[ROW]}
 
-    replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(score, out_shardings=replicated, compiler_options=compiler_options())
+    replicated, options = NamedSharding(mesh, PartitionSpec()), compiler_options(mesh.devices.flat[0].platform)
+    return jax.jit(score, out_shardings=replicated, compiler_options=options)
 
 
 def view_mesh() -> Mesh:

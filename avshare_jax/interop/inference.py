@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from avshare_jax import models
 from avshare_jax.interop import workdirs
 from avshare_jax.interop.exported import PROGRAM, VARIABLES
+from avshare_jax.models.placement import written_for
 from avshare_jax.settings import UserError, quiet_libraries
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -63,11 +64,12 @@ def write_exported(
     clips = (videos, sizes["num_clips"])
     frames = (*clips, sizes["frames_per_clip"], sizes["crop"], sizes["crop"], 3)
     log_mel = (*clips, sizes["mel_frames"], sizes["mels"])
-    program = jax.export.export(jax.jit(infer), platforms=PLATFORMS)(
-        {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()},
-        jax.ShapeDtypeStruct(frames, np.uint8),
-        jax.ShapeDtypeStruct(log_mel, np.float32),
-    )
+    with written_for("gpu"):  # For all platforms alike, wherever the file is written.
+        program = jax.export.export(jax.jit(infer), platforms=PLATFORMS)(
+            {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()},
+            jax.ShapeDtypeStruct(frames, np.uint8),
+            jax.ShapeDtypeStruct(log_mel, np.float32),
+        )
     arrays = {VARIABLES + name: np.asarray(leaf) for name, leaf in flat.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

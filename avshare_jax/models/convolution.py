@@ -35,11 +35,11 @@ class Counted(NamedTuple):
 class Convolution(nn.Module):
     """A bias-free convolution over 2 or 3 axes, channels last, padded by half the kernel on each side.
 
-    Except on TPU, it is applied in the fewest dimensions, with the same result: a kernel of size 1 everywhere is a
-    matrix product, one of size 1 in space is a convolution over time alone, and any other over 3 axes is a 2D
+    Except on TPU, it is applied in the fewest dimensions, with the same result in float32: a kernel of size 1 in all is
+    a matrix product, one of size 1 in space is a convolution over time alone, and any other over 3 axes is a 2D
     convolution whose input channels are those of all the times that the kernel meets. On CPU native 3D convolutions
     are several times slower, above all their weights' gradients. On TPU they are taken as they are: the compiler then
-    joins them with the normalization before and after, and need not change layouts.
+    joins them with the normalization before and after, and need not change layouts. On GPU neither was measured.
 
     Attributes:
       features: number of output channels.
@@ -92,9 +92,10 @@ def convolve_time(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiplies the channels of (..., channels) with (channels, features).
 
-    As a product of two matrices: of more axes, XLA transposes the whole gradient on CPU for that by the kernel.
+    It is written as a product of two matrices: with more axes, XLA on CPU makes a transposed copy of the whole output's
+    gradient before the product that gives the kernel's.
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def times_met(x: jax.Array, size: int, stride: int) -> list[jax.Array]:

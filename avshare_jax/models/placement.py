@@ -39,9 +39,12 @@ def placement(mesh: Mesh, rules: Rules) -> Generator[None]:
 
 
 @contextmanager
-def written_for(platform: str) -> Generator[None]:
-    """Lets the network be traced as for devices of a platform, such as "tpu", whatever it then runs on."""
-    token = _platform.set(platform)
+def written_for(name: str) -> Generator[None]:
+    """Lets the network be traced as for devices of a platform, such as "tpu", whatever it then runs on.
+
+    A jitted function that was traced before stays as it is.
+    """
+    token = _platform.set(name)
     try:
         yield
     finally:
@@ -49,20 +52,21 @@ def written_for(platform: str) -> Generator[None]:
 
 
 def platform() -> str:
-    """What is being traced is for, such as "cpu" or "tpu": `written_for`, or the mesh's devices, or JAX's default."""
+    """The platform that is being traced for, such as "cpu": of `written_for`, the mesh's devices, or JAX's default."""
     if (name := _platform.get()) is not None:
         return name
     current = _current.get()
     return jax.default_backend() if current is None else current[0].devices.flat[0].platform
 
 
-def compiler_options(platform: str | None = None) -> dict[str, str] | None:
-    """Options for `jax.jit` of the network on a platform, such as "cpu" (None: JAX's default backend).
+def compiler_options(runs_on: str | None = None) -> dict[str, str] | None:
+    """Options for `jax.jit` of the network where it runs, such as on "cpu" (None: JAX's default backend).
 
     On CPUs convolutions and matrix products are left to Eigen, and only sums to XLA's newer library, YNNPACK, which by
-    default gets them all: then the paper's network takes a fifth longer.
+    default gets them all: then training the paper's network takes a sixth longer. Only for what no other jitted
+    function calls: JAX takes no options there.
     """
-    if (platform or jax.default_backend()) != "cpu":
+    if (runs_on or jax.default_backend()) != "cpu":
         return None
     return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 

@@ -68,7 +68,8 @@ def _log_weights_of_group(
     num_videos, num_clips, width = tokens.shape
     clips = tokens.reshape(-1, width).astype(jnp.float32)
     video_of_clip = jnp.arange(num_videos * num_clips) // num_clips
-    # Next to what all clips have in common, rounding would hide small distances, and decide on draws.
+    # A shift changes no distance. But next to what all clips have in common, rounding would hide small ones (they are
+    # differences of squares), and decide on draws.
     clips -= jnp.mean(clips, 0, where=present[video_of_clip][:, None])
     anchors = (jnp.arange(num_videos)[:, None] * num_clips + positions).reshape(-1)
     itself = anchors[:, None] == jnp.arange(num_videos * num_clips)

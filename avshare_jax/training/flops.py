@@ -1,7 +1,7 @@
 """Floating-point operations of convolutions and matrix products, counted from a traced function before any compiler.
 
-A multiply-add is two. Operations on padding are left out, as compilers do. What is computed again in a backward pass is
-counted where the trace has it: trace without rematerialization for the operations of the model.
+A multiply-add is two. Operations on a convolution's own padding are left out, as compilers do. What is computed again
+in a backward pass is counted where the trace has it: trace without rematerialization for the operations of the model.
 """
 
 import math

@@ -21,6 +21,8 @@ from avshare_jax.models.visual_cnn import VisualCNN, max_pool, max_pool_axis
         ((3, 1, 1), (1, 1, 1)),
         ((3, 1, 1), (2, 2, 2)),
         ((5, 7, 7), (2, 2, 2)),
+        ((2, 1, 1), (1, 1, 1)),
+        ((4, 3, 3), (1, 1, 1)),
     ],
 )
 def test_folding_axes_changes_neither_values_nor_gradients(kernel_size, strides):
