@@ -30,6 +30,11 @@ done
 [ -n "$dry_run" ] || source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 port=${PORT:-$(python3 -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')}
 export JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=${DEVICES_PER_PROCESS:-1} ${XLA_FLAGS:-}"
+if [ "${DEVICES_PER_PROCESS:-1}" -gt 1 ]; then
+  # XLA's threads. What waits for another device holds one, and with too few of them all wait for each other.
+  threads=$((4 * DEVICES_PER_PROCESS)) cores=$(nproc)
+  export NPROC="${NPROC:-$((threads > cores ? threads : cores))}"
+fi
 
 processes=()
 trap 'kill "${processes[@]}" 2>/dev/null' INT TERM

@@ -44,6 +44,7 @@ LIBRARIES = ("matplotlib",)
 Curve = list[tuple[int, Figures]]
 """Sizes in ascending order, and what was measured at each."""
 
+THREADS_PER_DEVICE = 4
 CNNS, LAYERS, ATTENTION, PAIRS = "CNNs", "other weights", "attention", "clips by clips of the batch"
 AXES = {"clips": "clips a video", "videos": "videos a batch", "devices": "devices"}
 COLORS = {CNNS: "#2463a6", LAYERS: "#98a3ae", ATTENTION: "#d9782d", PAIRS: "#6a51a3"}
@@ -144,6 +145,8 @@ def measure_on_simulated(devices: int, config: ConfigDict, steps: int, repeats: 
     """As `measure_on`, in a process that has not asked JAX for its devices yet."""
     flag = f"--xla_force_host_platform_device_count={devices}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+    # XLA's threads. What waits for another device holds one, and with too few of them all wait for each other.
+    os.environ["NPROC"] = str(max(os.cpu_count() or 1, THREADS_PER_DEVICE * devices))
     return measure_steps(config, make_mesh(config.mesh, jax.devices()[:devices]), steps, repeats)
 
 
