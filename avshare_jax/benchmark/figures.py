@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ def timed(work: Callable[[], Any], clock: Callable[[], float]) -> float:
     started = clock()
     work()
     return clock() - started
+
+
+def note(text: str) -> None:
+    """Tells whoever waits what is being done, on stderr: the table comes at the end."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:

@@ -12,7 +12,6 @@ Speeds count the time that cores were busy, which other work on the machine chan
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ import psutil
 import simplejpeg
 from ml_collections import ConfigDict
 
-from avshare_jax.benchmark.figures import Figures, not_negative, positive, spread, timed
+from avshare_jax.benchmark.figures import Figures, not_negative, note, positive, spread, timed
 from avshare_jax.data.batches import train_batches
 from avshare_jax.data.extraction import extract
 from avshare_jax.data.frontend import FrontEnd
@@ -221,7 +220,7 @@ def measure(options: argparse.Namespace) -> dict[str, Figures]:
     """Measures what was chosen."""
     results = {}
     for name in options.only or MEASUREMENTS:
-        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        note(f"measuring {name} ...")
         with tempfile.TemporaryDirectory(dir=options.directory) as folder:
             results[name] = MEASUREMENTS[name](Path(folder), options)
     return results

@@ -8,7 +8,6 @@ import argparse
 import ctypes
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from avshare_jax import models
-from avshare_jax.benchmark.figures import Figures, spread
+from avshare_jax.benchmark.figures import Figures, note, spread
 from avshare_jax.benchmark.states import load_pretraining_config
 from avshare_jax.interop import released_names, workdirs
 from avshare_jax.models.placement import compiler_options
@@ -67,15 +66,17 @@ def measure_config(config: ConfigDict, variants: Sequence[str], repeats: int) ->
         state_dict = released_names.to_torch(config.model, variables)
     except ValueError as error:
         raise UserError(str(error)) from error
+    note("ours: compiling, and running both passes ...")
     networks: dict[str, Ours | Peer] = {"ours": Ours(config.model, variables, inputs)}
     expected = networks["ours"].outputs(), networks["ours"].gradients()
     results = {"sizes": {"videos": config.batch_size, "clips": config.data.num_clips, "threads": os.cpu_count()}}
     for variant in variants:
+        note(f"PyTorch, {variant}: running both passes, and comparing ...")
         try:
             peer = Peer(config.model, state_dict, inputs, variant)
             found = peer.outputs(), peer.gradients()
         except RuntimeError as error:  # What compilers and allocators raise.
-            print(f"PyTorch, {variant} is left out: {reason(error)}.", file=sys.stderr)
+            note(f"PyTorch, {variant} is left out: {reason(error)}.")
             continue
         results[f"ours and PyTorch, {variant}, apart by"] = compare(expected, found, config.model.dtype)
         networks[f"PyTorch, {variant}"] = peer
@@ -270,7 +271,8 @@ def measure_pass(
     """Figures of each network and ratios of ours to PyTorch's, of turns taken one after the other: A B A B."""
     seconds: dict[str, list[float]] = {label: [] for label in networks}
     core_seconds: dict[str, list[float]] = {label: [] for label in networks}
-    for _ in range(repeats):
+    for turn in range(repeats):
+        note(f"{title}: turn {turn + 1} of {repeats} ...")
         for label, network in networks.items():
             wall, cores = time.monotonic(), time.process_time()
             network.run(name)

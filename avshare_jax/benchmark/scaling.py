@@ -12,7 +12,6 @@ import argparse
 import functools
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from avshare_jax.benchmark.figures import Figures, positive, spread
+from avshare_jax.benchmark.figures import Figures, note, positive, spread
 from avshare_jax.benchmark.states import load_pretraining_config, random_batch, random_state
 from avshare_jax.benchmark.step import compile_step, count_model
 from avshare_jax.page_style import FIGURE_STYLE
@@ -82,7 +81,7 @@ def measure(options: argparse.Namespace) -> dict[str, Figures]:
 
     @functools.cache  # The curves meet at the config's own size.
     def measure_size(clips: int, videos: int, devices: int) -> Figures:
-        print(f"measuring {describe(clips, videos, devices)} ...", file=sys.stderr, flush=True)
+        note(f"measuring {describe(clips, videos, devices)} ...")
         sized = resize(config, clips, videos)
         taken = {} if options.count_only else measure_on(devices, sized, options.steps, options.repeats)
         return taken | operations(sized)
@@ -102,7 +101,7 @@ def measure_curve(
         try:
             yield value, measure_size(**size)
         except UserError as error:
-            print(f"left out: {error}", file=sys.stderr, flush=True)
+            note(f"left out: {error}")
 
 
 def describe(clips: int, videos: int, devices: int) -> str:

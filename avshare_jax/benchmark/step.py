@@ -6,7 +6,6 @@ those of the model: each convolution and matrix product of forward and backward 
 
 import argparse
 import itertools
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from avshare_jax.benchmark.figures import Figures, positive, spread
+from avshare_jax.benchmark.figures import Figures, note, positive, spread
 from avshare_jax.benchmark.states import load_pretraining_config, random_batch, random_state
 from avshare_jax.data.batches import train_batches
 from avshare_jax.data.errors import DatasetError
@@ -63,7 +62,7 @@ def measure_config(config: ConfigDict, steps: int, repeats: int) -> dict[str, Fi
     try:
         mixture = open_mixture(config.data)
     except DatasetError as error:
-        print(f"The real input is left out: {error}", file=sys.stderr)
+        note(f"The real input is left out: {error}")
         return results
     with closing(train_batches(mixture, config.data, seed=config.seed, batch_size=config.batch_size)) as batches:
         placed = (shard_batch(rows, mesh, config.sharding) for rows in batches)
