@@ -149,6 +149,16 @@ def test_sigma_is_orthogonal_and_follows_its_definition(orthogonal_map, scale):
     np.testing.assert_array_equal(ORTHOGONAL_MAPS[orthogonal_map](np.triu(a, 1)), sigmas.astype(np.float32))
 
 
+def test_matrices_of_other_norms_do_not_change_an_exponential():
+    scales = np.array([0, 1e-5, 0.02, 1, 20, 1e4])
+    a = np.random.default_rng(4).normal(size=(6, 24, 24)) * scales[:, None, None]
+    sigmas = np.asarray(ORTHOGONAL_MAPS["expm"](a.astype(np.float32)))
+    assert np.isnan(sigmas[-1]).all()  # Its norm is out of reach, and nothing else may come of it.
+    for sigma, matrix, scale in zip(sigmas[:-1], a, scales, strict=False):
+        np.testing.assert_allclose(sigma, rotation(matrix.astype(np.float32), "expm"), atol=2e-6 * max(1, scale))
+    np.testing.assert_array_equal(sigmas[0], np.eye(24))
+
+
 @pytest.mark.parametrize("orthogonal_map", ORTHOGONAL_MAPS)
 def test_gradients_of_sigma_match_finite_differences(orthogonal_map):
     random = np.random.default_rng(6)
