@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from avshare_jax.models.convolution import (
+    BatchNorm,
     Convolution,
     Counted,
-    normalize,
     rematerialized,
     rematerialized_stage,
 )
@@ -28,20 +28,20 @@ class AudioBottleneck(nn.Module):
         """Maps (N, time, frequency, C) to (N, time / stride, frequency / stride, 4 * inner)."""
         strides = (self.stride, self.stride)
         out = Convolution(self.inner, (1, 1), (1, 1), self.dtype, name="a")(x)
-        out = nn.relu(normalize(out, train, self.dtype, counted, "a_norm"))
+        out = nn.relu(BatchNorm(train, self.dtype, name="a_norm")(out, counted))
         if self.separable:
             out = Convolution(self.inner, (1, 3), (1, self.stride), self.dtype, name="b_frequency")(out)
-            out = nn.relu(normalize(out, train, self.dtype, counted, "b_frequency_norm"))
+            out = nn.relu(BatchNorm(train, self.dtype, name="b_frequency_norm")(out, counted))
             out = Convolution(self.inner, (3, 1), (self.stride, 1), self.dtype, name="b_time")(out)
-            out = nn.relu(normalize(out, train, self.dtype, counted, "b_time_norm"))
+            out = nn.relu(BatchNorm(train, self.dtype, name="b_time_norm")(out, counted))
         else:
             out = Convolution(self.inner, (3, 3), strides, self.dtype, name="b")(out)
-            out = nn.relu(normalize(out, train, self.dtype, counted, "b_norm"))
+            out = nn.relu(BatchNorm(train, self.dtype, name="b_norm")(out, counted))
         out = Convolution(4 * self.inner, (1, 1), (1, 1), self.dtype, name="c")(out)
-        out = normalize(out, train, self.dtype, counted, "c_norm")
+        out = BatchNorm(train, self.dtype, name="c_norm")(out, counted)
         if out.shape != x.shape:
             x = Convolution(4 * self.inner, (1, 1), strides, self.dtype, name="shortcut")(x)
-            x = normalize(x, train, self.dtype, counted, "shortcut_norm")
+            x = BatchNorm(train, self.dtype, name="shortcut_norm")(x, counted)
         return nn.relu(x + out)
 
 
@@ -74,9 +74,9 @@ class AudioCNN(nn.Module):
 
         def stem(cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
             x = Convolution(cnn.width, (1, cnn.stem_kernel), (1, 1), cnn.dtype, name="stem_frequency")(x)
-            x = nn.relu(normalize(x, train, cnn.dtype, counted, "stem_frequency_norm"))
+            x = nn.relu(BatchNorm(train, cnn.dtype, name="stem_frequency_norm")(x, counted))
             x = Convolution(cnn.width, (cnn.stem_kernel, 1), (1, 1), cnn.dtype, name="stem_time")(x)
-            return nn.relu(normalize(x, train, cnn.dtype, counted, "stem_time_norm"))
+            return nn.relu(BatchNorm(train, cnn.dtype, name="stem_time_norm")(x, counted))
 
         def run_stage(number: int, cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
             for block in range(cnn.stage_sizes[number]):

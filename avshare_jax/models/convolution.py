@@ -15,7 +15,7 @@ from avshare_jax.models.placement import platform
 # inputs of the bottlenecks, for one more forward pass. "stages": the inputs of the stages (and, while one stage is
 # differentiated, of its bottlenecks), for two more.
 REMATERIALIZATION = ("none", "convolutions", "blocks", "stages")
-MOMENTUM, EPSILON = 0.9, 1e-5
+MOMENTUM, EPSILON = 0.9, 1e-5  # 0.9 of the old running statistics
 
 Part = TypeVar("Part", bound=Callable[..., Any])
 
@@ -118,73 +118,72 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.A
     )
 
 
-def normalize(x: jax.Array, train: bool, dtype: jnp.dtype, counted: Counted, name: str) -> jax.Array:
-    """Applies a BatchNorm module of that name to (N, ..., C), in training by the statistics of the clips that count."""
-    if train and counted.groups is not None:
-        return GroupedBatchNorm(dtype, name=name)(x, counted)
-    mask = None if counted.present is None else statistics_mask(counted.present, x.ndim)
-    return batch_norm(train, dtype, name)(x, mask=mask)
+class BatchNorm(nn.Module):
+    """BatchNorm over the clips that count, of the global batch, with the paper's constants.
 
-
-def batch_norm(train: bool, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
-    """BatchNorm over the global batch with the paper's constants: eps 1e-5, momentum 0.1 of the new value.
-
-    Args:
-      train: whether to normalize by the batch's statistics (and update the running ones) or by the running ones.
-      dtype: dtype of the result; statistics and parameters are float32.
-      name: name of the module.
-    """
-    return nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, dtype=dtype, name=name)
-
-
-class GroupedBatchNorm(nn.Module):
-    """BatchNorm in training whose statistics are those of each group of clips, with the variables of `batch_norm`.
-
-    The running statistics move towards the mean of the groups' statistics.
+    Written so that the backward pass keeps nothing but x: a library's module also keeps x minus its mean. Means are
+    taken clip by clip first: what then goes through groups, and from device to device, is small.
 
     Attributes:
+      train: whether to normalize by the batch's statistics (and move the running ones towards them, or towards the mean
+        of the groups' statistics) or by the running ones.
       dtype: dtype of the result; statistics and parameters are float32.
     """
 
+    train: bool
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, counted: Counted) -> jax.Array:
-        """Normalizes (N, ..., C). In a group without present clips, all count: no mean is NaN."""
-        channels, inner = x.shape[-1:], tuple(range(1, x.ndim - 1))
+    def __call__(
+        self, x: jax.Array, counted: Counted, pool: Callable[[jax.Array], jax.Array] | None = None
+    ) -> jax.Array:
+        """Normalizes (N, ..., C), and pools it.
+
+        Args:
+          x: clips.
+          counted: which of them count in training.
+          pool: max-pools (N, ..., C). It is applied before the normalization, with the same result: in fewer places is
+            then something to normalize, and to keep for the backward pass.
+        """
+        channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        if self.train:
+            mean, variance = statistics(x, counted)
+            if not self.is_initializing():
+                running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean.mean(0)
+                running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * variance.mean(0)
+        else:
+            mean, variance = running_mean.value[None], running_var.value[None]
+        factor = scale * jax.lax.rsqrt(variance + EPSILON)
+        shift = bias - mean * factor
+        if len(factor) > 1:
+            of_clip = counted.groups.astype(jnp.float32).T
+            factor, shift = (jnp.matmul(of_clip, each, precision="highest") for each in (factor, shift))
+        factor, shift = (each.reshape(-1, *[1] * (x.ndim - 2), *channels) for each in (factor, shift))
+        if pool is not None:  # What a negative factor makes the largest is the smallest before.
+            sign = jnp.where(factor < 0, -1.0, 1.0)
+            x, factor = pool(x * sign.astype(x.dtype)), factor * sign
+        return (x.astype(jnp.float32) * factor + shift).astype(self.dtype)
 
-        # Means of clips first: what then goes through the groups, and from device to device, is small.
-        full = x.astype(jnp.float32)
-        mean, variance = group_statistics(full.mean(inner), (full**2).mean(inner), counted)
-        if not self.is_initializing():
-            running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean.mean(0)
-            running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * variance.mean(0)
 
-        of_clip = counted.groups.astype(jnp.float32).T
-        mean_of_clip = jnp.matmul(of_clip, mean, precision="highest")
-        factor_of_clip = jnp.matmul(of_clip, scale * jax.lax.rsqrt(variance + EPSILON), precision="highest")
-        shape = (x.shape[0], *[1] * len(inner), *channels)
-        return ((full - mean_of_clip.reshape(shape)) * factor_of_clip.reshape(shape) + bias).astype(self.dtype)
+def statistics(x: jax.Array, counted: Counted) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance, each (G, C) float32, of each group's clips of (N, ..., C); G is 1 where there are no groups.
 
-
-def group_statistics(means: jax.Array, squares: jax.Array, counted: Counted) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance (G, C) of each group from the clips' own means of values and of squares, each (N, C)."""
-    members = counted.groups
+    In a group without present clips, all count: no mean is NaN.
+    """
+    members = jnp.ones((1, x.shape[0]), bool) if counted.groups is None else counted.groups
     if counted.present is not None:
         present = members & counted.present
         members = jnp.where(present.any(1, keepdims=True), present, members)
     weights = members / jnp.sum(members, 1, keepdims=True, dtype=jnp.float32)
-    mean, square = (jnp.matmul(weights, x, precision="highest") for x in (means, squares))
+    x, inner = x.astype(jnp.float32), tuple(range(1, x.ndim - 1))
+    mean, square = (
+        jnp.matmul(weights, of_clip, precision="highest") for of_clip in (x.mean(inner), (x**2).mean(inner))
+    )
     return mean, jnp.maximum(square - mean**2, 0.0)
-
-
-def statistics_mask(present: jax.Array, rank: int) -> jax.Array:
-    """Shapes (N,) bool for BatchNorm over arrays of that rank. Where nothing is present, all counts: no mean is NaN."""
-    return (present | ~jnp.any(present)).reshape(-1, *[1] * (rank - 1))
 
 
 def rematerialized(part: Part, remat: str) -> Part:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from avshare_jax.models.convolution import (
+    BatchNorm,
     Convolution,
     Counted,
-    normalize,
     rematerialized,
     rematerialized_stage,
 )
@@ -29,14 +29,14 @@ class VisualBottleneck(nn.Module):
         """Maps (N, T, H, W, C) to (N, T, H / stride, W / stride, 4 * inner)."""
         strides = (1, self.stride, self.stride)
         out = Convolution(self.inner, (self.temporal_kernel, 1, 1), (1, 1, 1), self.dtype, name="a")(x)
-        out = nn.relu(normalize(out, train, self.dtype, counted, "a_norm"))
+        out = nn.relu(BatchNorm(train, self.dtype, name="a_norm")(out, counted))
         out = Convolution(self.inner, (1, 3, 3), strides, self.dtype, name="b")(out)
-        out = nn.relu(normalize(out, train, self.dtype, counted, "b_norm"))
+        out = nn.relu(BatchNorm(train, self.dtype, name="b_norm")(out, counted))
         out = Convolution(4 * self.inner, (1, 1, 1), (1, 1, 1), self.dtype, name="c")(out)
-        out = normalize(out, train, self.dtype, counted, "c_norm")
+        out = BatchNorm(train, self.dtype, name="c_norm")(out, counted)
         if out.shape != x.shape:
             x = Convolution(4 * self.inner, (1, 1, 1), strides, self.dtype, name="shortcut")(x)
-            x = normalize(x, train, self.dtype, counted, "shortcut_norm")
+            x = BatchNorm(train, self.dtype, name="shortcut_norm")(x, counted)
         return nn.relu(x + out)
 
 
@@ -71,8 +71,7 @@ class VisualCNN(nn.Module):
 
         def stem(cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
             x = Convolution(cnn.width, cnn.stem_kernel, cnn.stem_strides, cnn.dtype, name="stem")(x)
-            x = nn.relu(normalize(x, train, cnn.dtype, counted, "stem_norm"))
-            return max_pool(x)
+            return nn.relu(BatchNorm(train, cnn.dtype, name="stem_norm")(x, counted, pool=max_pool))
 
         def run_stage(number: int, cnn: nn.Module, x: jax.Array, train: bool, counted: Counted) -> jax.Array:
             for block in range(cnn.stage_sizes[number]):
@@ -89,20 +88,20 @@ class VisualCNN(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Max-pools (N, T, H, W, C) of non-negative values over windows of 3 x 3 pixels, stride 2, padding 1."""
+    """Max-pools (N, T, H, W, C) over windows of 3 x 3 pixels, stride 2, padding 1."""
     if platform() == "tpu":
         return nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
     return max_pool_axis(max_pool_axis(x, axis=2), axis=3)
 
 
 def max_pool_axis(x: jax.Array, axis: int) -> jax.Array:
-    """Max-pools one axis of non-negative values with window 3, stride 2, padding 1.
+    """Max-pools one axis with window 3, stride 2, padding 1.
 
     Written as a maximum of three strided slices: on CPU, the gradient of XLA's window reduction is four times slower.
     On TPU it is the slices that move more than twice the bytes.
     """
     padding = [(1, 1) if index == axis else (0, 0) for index in range(x.ndim)]
-    padded, length = jnp.pad(x, padding), x.shape[axis]
+    padded, length = jnp.pad(x, padding, constant_values=-jnp.inf), x.shape[axis]
     stop = 2 * ((length - 1) // 2) + 1
     first, second, third = (jax.lax.slice_in_dim(padded, k, k + stop, 2, axis) for k in range(3))
     return jnp.maximum(jnp.maximum(first, second), third)

@@ -3,12 +3,11 @@
 from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from avshare_jax import models
-from avshare_jax.models.convolution import REMATERIALIZATION, Counted, GroupedBatchNorm, batch_norm
+from avshare_jax.models.convolution import REMATERIALIZATION, BatchNorm, Counted
 from avshare_jax.models.placement import fold_clips, join_axis, split_axis, unfold_clips
 
 NETWORKS = ("visual", "audio")
@@ -94,25 +93,21 @@ def test_grouped_batch_norm_normalizes_each_group_by_itself(present):
         means.append(x[counted].astype(np.float64).mean((0, 1, 2)))
         variances.append(x[counted].astype(np.float64).var((0, 1, 2)))
         expected[group] = (x[group] - means[-1]) / np.sqrt(variances[-1] + 1e-5) * scale + bias
-    normalized, updates = GroupedBatchNorm(np.float32).apply(
-        variables, x, Counted(present, members), mutable=["batch_stats"]
-    )
+    norm, counted = BatchNorm(True, np.float32), Counted(present, members)
+    normalized, updates = norm.apply(variables, x, counted, mutable=["batch_stats"])
     np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-4)
     running = updates["batch_stats"]
     np.testing.assert_allclose(running["mean"], 0.9 * running_mean + 0.1 * np.mean(means, 0), rtol=1e-4)
     np.testing.assert_allclose(running["var"], 0.9 * running_variance + 0.1 * np.mean(variances, 0), rtol=1e-4)
 
 
-def test_one_group_is_batch_norm_with_the_same_variables():
+def test_one_group_is_no_groups():
     x = np.random.default_rng(1).normal(2, 3, size=(4, 5, 3)).astype(np.float32)
-    plain = batch_norm(True, np.float32, "norm")
-    variables = plain.init(jax.random.key(0), x)
-    members = np.ones((1, 4), bool)
-    expected = plain.apply(variables, x, mutable=["batch_stats"])
-    grouped = GroupedBatchNorm(np.float32)
-    assert_close(grouped.apply(variables, x, Counted(None, members), mutable=["batch_stats"]), expected, 1e-5)
-    shapes = jax.eval_shape(grouped.init, jax.random.key(0), x, Counted(None, members))
-    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, variables)
+    norm = BatchNorm(True, np.float32)
+    variables = norm.init(jax.random.key(0), x, Counted())
+    expected = norm.apply(variables, x, Counted(), mutable=["batch_stats"])
+    grouped = norm.apply(variables, x, Counted(None, np.ones((1, 4), bool)), mutable=["batch_stats"])
+    assert_close(grouped, expected, 1e-5)
 
 
 def test_groups_are_consecutive_parts_of_the_batch(embed, batch, weights):

@@ -1,11 +1,12 @@
 """Convolutions with folded axes against XLA's 3D convolution, normalization and pooling against NumPy."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from avshare_jax.models.convolution import Convolution, Counted, batch_norm
+from avshare_jax.models.convolution import BatchNorm, Convolution, Counted
 from avshare_jax.models.placement import written_for
 from avshare_jax.models.visual_cnn import VisualCNN, max_pool, max_pool_axis
 
@@ -66,36 +67,82 @@ def test_two_dimensional_convolution_is_the_sum_over_its_window(kernel_size, str
     np.testing.assert_allclose(actual, np.moveaxis(expected, 2, 0), rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_by_batch_and_by_running_statistics():
-    random = np.random.default_rng(2)
-    x = random.normal(3, 2, size=(4, 5, 6, 3)).astype(np.float32)
-    scale, bias, running_mean, running_variance = random.uniform(0.5, 2, (4, 3)).astype(np.float32)
-    variables = {
-        "params": {"scale": scale, "bias": bias},
-        "batch_stats": {"mean": running_mean, "var": running_variance},
-    }
+@pytest.fixture
+def norm_variables():
+    scale, bias, mean, variance = np.random.default_rng(2).uniform(0.5, 2, (4, 3)).astype(np.float32)
+    scale[1] *= -1
+    return {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": mean, "var": variance}}
+
+
+def test_batch_norm_by_batch_and_by_running_statistics(norm_variables):
+    x = np.random.default_rng(3).normal(3, 2, size=(4, 5, 6, 3)).astype(np.float32)
+    running = norm_variables["batch_stats"]
 
     def expected(mean, variance):
-        return (x - mean) / np.sqrt(variance + 1e-5) * scale + bias
+        return (x - mean) / np.sqrt(variance + 1e-5) * norm_variables["params"]["scale"] + norm_variables["params"][
+            "bias"
+        ]
 
-    evaluated = batch_norm(False, np.float32, "norm").apply(variables, x)
-    np.testing.assert_allclose(evaluated, expected(running_mean, running_variance), rtol=1e-4, atol=1e-4)
+    evaluated = BatchNorm(False, np.float32).apply(norm_variables, x, Counted())
+    np.testing.assert_allclose(evaluated, expected(running["mean"], running["var"]), rtol=1e-4, atol=1e-4)
     mean, variance = (getattr(x.astype(np.float64), name)((0, 1, 2)) for name in ("mean", "var"))
-    trained, updates = batch_norm(True, np.float32, "norm").apply(variables, x, mutable=["batch_stats"])
+    trained, updates = BatchNorm(True, np.float32).apply(norm_variables, x, Counted(), mutable=["batch_stats"])
     np.testing.assert_allclose(trained, expected(mean, variance), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.9 * running_mean + 0.1 * mean, rtol=1e-4)
-    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 * running_variance + 0.1 * variance, rtol=1e-4)
+    moved = updates["batch_stats"]
+    np.testing.assert_allclose(moved["mean"], 0.9 * running["mean"] + 0.1 * mean, rtol=1e-4)
+    np.testing.assert_allclose(moved["var"], 0.9 * running["var"] + 0.1 * variance, rtol=1e-4)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("present", [None, np.array([True, False, True, True])])
+def test_batch_norm_and_its_gradients_are_those_of_flax(norm_variables, train, present):
+    random = np.random.default_rng(4)
+    x, cotangent = random.normal(3, 2, size=(2, 4, 5, 6, 3)).astype(np.float32)
+
+    def ours(params, x):
+        norm, variables = BatchNorm(train, np.float32), norm_variables | {"params": params}
+        return norm.apply(variables, x, Counted(present), mutable=["batch_stats"])
+
+    def theirs(params, x):
+        norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False)
+        mask = None if present is None else present[:, None, None, None]
+        return norm.apply(norm_variables | {"params": params}, x, mask=mask, mutable=["batch_stats"])
+
+    results = [jax.vjp(norm, norm_variables["params"], x, has_aux=True) for norm in (ours, theirs)]
+    (normalized, pull, updates), (expected, expected_pull, expected_updates) = results
+    both = (normalized, updates, pull(cotangent)), (expected, expected_updates, expected_pull(cotangent))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4), *both)
+
+
+def test_pooling_before_normalization_is_pooling_after_it(norm_variables):
+    """One channel has a negative scale: the largest of what is normalized is the smallest before."""
+    random = np.random.default_rng(5)
+    x = random.normal(1, 2, size=(2, 3, 8, 7, 3)).astype(np.float32)
+    cotangent = random.normal(size=(2, 3, 4, 4, 3)).astype(np.float32)
+
+    def normalize(params, x, pool=None):
+        norm, variables = BatchNorm(True, x.dtype), norm_variables | {"params": params}
+        return norm.apply(variables, x, Counted(), pool, mutable=["batch_stats"])[0]
+
+    params = norm_variables["params"]
+    before, pull_before = jax.vjp(lambda *args: normalize(*args, max_pool), params, x)
+    after, pull_after = jax.vjp(lambda *args: max_pool(normalize(*args)), params, x)
+    both = (before, pull_before(cotangent)), (after, pull_after(cotangent))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), *both)
+    half = normalize(params, jnp.asarray(x, jnp.bfloat16), max_pool)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(np.float32), after, rtol=0.02, atol=0.05)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 8])
 def test_max_pool_takes_the_largest_of_three(length):
-    x = np.random.default_rng(length).uniform(size=(2, length, 3)).astype(np.float32)
+    x = np.random.default_rng(length).normal(size=(2, length, 3)).astype(np.float32)
     expected = [x[:, max(0, center - 1) : center + 2].max(1) for center in range(0, length, 2)]
     np.testing.assert_array_equal(max_pool_axis(x, axis=1), np.stack(expected, axis=1))
 
 
 def test_pooling_both_axes_is_two_dimensional_pooling():
-    x = np.random.default_rng(5).uniform(size=(2, 3, 9, 6, 2)).astype(np.float32)
+    x = np.random.default_rng(5).normal(size=(2, 3, 9, 6, 2)).astype(np.float32)
     expected = nn.max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)))
     np.testing.assert_array_equal(max_pool(x), expected)
 

@@ -139,7 +139,7 @@ def test_layers_with_weights_of_their_own_differ(random_variables, tokens, refer
 
 
 def test_all_sigmas_of_a_step_are_made_in_one_call(tokens):
-    """However many layers, uses and weights: one linear solve (one LU) in what is compiled."""
+    """However many layers, uses and weights: one loop of squarings in what is compiled."""
 
     def sizes(layers):
         module = encoder(layers=layers, layer_sharing="factorized")
@@ -152,7 +152,7 @@ def test_all_sigmas_of_a_step_are_made_in_one_call(tokens):
             return [module(tokens, name, False) for name in NAMES]
 
         step = jax.jit(lambda p, module=module: module.apply({"params": p}, method=all_transformers))
-        assert step.lower(sizes(layers)).compile().as_text().count("lapack_sgetrf") == 1
+        assert step.lower(sizes(layers)).compile().as_text().count(" while(") == 1
 
 
 def test_schemes_that_do_not_go_together_are_a_sentence(tokens):
