@@ -150,22 +150,25 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        sign = 1.0
+        if pool is not None:
+            # The largest before must be the largest after: channels that a negative scale turns over are turned first.
+            sign = jnp.where(scale < 0, -1.0, 1.0)
+            x, scale = x * sign.astype(x.dtype), scale * sign
         if self.train:
             mean, variance = statistics(x, counted)
             if not self.is_initializing():
-                running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean.mean(0)
+                running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean.mean(0) * sign
                 running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * variance.mean(0)
         else:
-            mean, variance = running_mean.value[None], running_var.value[None]
+            mean, variance = running_mean.value[None] * sign, running_var.value[None]
         factor = scale * jax.lax.rsqrt(variance + EPSILON)
         shift = bias - mean * factor
         if len(factor) > 1:
             of_clip = counted.groups.astype(jnp.float32).T
             factor, shift = (jnp.matmul(of_clip, each, precision="highest") for each in (factor, shift))
         factor, shift = (each.reshape(-1, *[1] * (x.ndim - 2), *channels) for each in (factor, shift))
-        if pool is not None:  # What a negative factor makes the largest is the smallest before.
-            sign = jnp.where(factor < 0, -1.0, 1.0)
-            x, factor = pool(x * sign.astype(x.dtype)), factor * sign
+        x = x if pool is None else pool(x)
         return (x.astype(jnp.float32) * factor + shift).astype(self.dtype)
 
 

@@ -114,22 +114,24 @@ def test_batch_norm_and_its_gradients_are_those_of_flax(norm_variables, train, p
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4), *both)
 
 
-def test_pooling_before_normalization_is_pooling_after_it(norm_variables):
+@pytest.mark.parametrize("train", [True, False])
+def test_pooling_before_normalization_is_pooling_after_it(norm_variables, train):
     """One channel has a negative scale: the largest of what is normalized is the smallest before."""
     random = np.random.default_rng(5)
     x = random.normal(1, 2, size=(2, 3, 8, 7, 3)).astype(np.float32)
     cotangent = random.normal(size=(2, 3, 4, 4, 3)).astype(np.float32)
 
     def normalize(params, x, pool=None):
-        norm, variables = BatchNorm(True, x.dtype), norm_variables | {"params": params}
-        return norm.apply(variables, x, Counted(), pool, mutable=["batch_stats"])[0]
+        norm, variables = BatchNorm(train, x.dtype), norm_variables | {"params": params}
+        y, updates = norm.apply(variables, x, Counted(), pool, mutable=["batch_stats"])
+        return y if pool else max_pool(y), updates
 
     params = norm_variables["params"]
-    before, pull_before = jax.vjp(lambda *args: normalize(*args, max_pool), params, x)
-    after, pull_after = jax.vjp(lambda *args: max_pool(normalize(*args)), params, x)
-    both = (before, pull_before(cotangent)), (after, pull_after(cotangent))
+    before, pull_before, updates = jax.vjp(lambda *args: normalize(*args, max_pool), params, x, has_aux=True)
+    after, pull_after, expected_updates = jax.vjp(normalize, params, x, has_aux=True)
+    both = (before, updates, pull_before(cotangent)), (after, expected_updates, pull_after(cotangent))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), *both)
-    half = normalize(params, jnp.asarray(x, jnp.bfloat16), max_pool)
+    half, _ = normalize(params, jnp.asarray(x, jnp.bfloat16), max_pool)
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(np.float32), after, rtol=0.02, atol=0.05)
 
