@@ -46,6 +46,7 @@ Curve = list[tuple[int, Figures]]
 THREADS_PER_DEVICE = 4
 CNNS, LAYERS, ATTENTION, PAIRS = "CNNs", "other weights", "attention", "clips by clips of the batch"
 AXES = {"clips": "clips a video", "videos": "videos a batch", "devices": "devices"}
+ONE = {"clips": "1 clip a video", "videos": "1 video a batch", "devices": "1 device"}
 COLORS = {CNNS: "#2463a6", LAYERS: "#98a3ae", ATTENTION: "#d9782d", PAIRS: "#6a51a3"}
 DRAWN = {
     "seconds a step": "#d9782d",
@@ -198,7 +199,7 @@ def tabulate(curves: Mapping[str, Curve]) -> dict[str, Figures]:
     """Sections of the table: every size, the exponents of each curve, and where the CNNs are overtaken."""
     results = {}
     for axis, curve in curves.items():
-        results |= {f"{value} {AXES[axis]}": figures for value, figures in curve}
+        results |= {ONE[axis] if value == 1 else f"{value} {AXES[axis]}": figures for value, figures in curve}
         if len(curve) > 1:
             fitted = ", ".join(str(value) for value, _ in upper_half(curve))
             results[f"exponents by {AXES[axis]}, over {fitted}"] = exponents(curve)
@@ -259,7 +260,7 @@ def draw_growth(axes: Axes, axis: str, curve: Curve) -> None:
         if not curve or not all(figures.get(name) for _, figures in curve):
             continue
         values = [figures[name] / curve[0][1][name] for _, figures in curve]
-        label = f"{name}: exponent {growth[name]:.2f}" if name in growth else name
+        label = f"{name}: exponent {round(growth[name], 2) + 0.0:.2f}" if name in growth else name
         axes.plot([value for value, _ in curve], values, "o-", color=color, markersize=4, label=label)
     axes.set(title=f"By {AXES[axis]}", xlabel=AXES[axis], ylabel="times as much as at the left")
     scale(axes, [value for value, _ in curve])

@@ -101,7 +101,7 @@ def test_a_run_gives_its_figures_and_its_picture(config, monkeypatch, tmp_path, 
     monkeypatch.setattr(scaling, "count_model", count_model)
     flags = ["--clips=1,3,5", "--videos=2,4", "--devices=1", "--steps=1", "--repeats=2", f"--picture={picture}"]
     found = scaling.measure(parse(["scaling", *flags]))
-    sizes = ["3 clips a video", "5 clips a video", "2 videos a batch", "4 videos a batch", "1 devices"]
+    sizes = ["3 clips a video", "5 clips a video", "2 videos a batch", "4 videos a batch", "1 device"]
     assert [section for section in found if " by " not in section and "from which" not in section] == sizes
     medians = {"seconds a step", "core-seconds a step", "TFLOP of the model", f"TFLOP, {scaling.CNNS}"}
     for section in sizes:
