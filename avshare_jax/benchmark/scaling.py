@@ -260,7 +260,7 @@ def draw_growth(axes: Axes, axis: str, curve: Curve) -> None:
         if not curve or not all(figures.get(name) for _, figures in curve):
             continue
         values = [figures[name] / curve[0][1][name] for _, figures in curve]
-        label = f"{name}: exponent {round(growth[name], 2) + 0.0:.2f}" if name in growth else name
+        label = f"{name}: exponent {growth[name]:z.2f}" if name in growth else name
         axes.plot([value for value, _ in curve], values, "o-", color=color, markersize=4, label=label)
     axes.set(title=f"By {AXES[axis]}", xlabel=AXES[axis], ylabel="times as much as at the left")
     scale(axes, [value for value, _ in curve])

@@ -121,8 +121,9 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.A
 class BatchNorm(nn.Module):
     """BatchNorm over the clips that count, of the global batch, with the paper's constants.
 
-    Written so that the backward pass keeps nothing but x: a library's module also keeps x minus its mean. Means are
-    taken clip by clip first: what then goes through groups, and from device to device, is small.
+    Written as x times a factor plus a shift, so that the backward pass needs nothing but x, where Flax's module also
+    has it keep x minus its mean. Means are taken clip by clip first: what then goes through groups, and from device to
+    device, is small.
 
     Attributes:
       train: whether to normalize by the batch's statistics (and move the running ones towards them, or towards the mean
@@ -146,10 +147,10 @@ class BatchNorm(nn.Module):
             then something to normalize, and to keep for the backward pass.
         """
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         sign = 1.0
         if pool is not None:
             # The largest before must be the largest after: channels that a negative scale turns over are turned first.
@@ -164,12 +165,12 @@ class BatchNorm(nn.Module):
             mean, variance = running_mean.value[None] * sign, running_var.value[None]
         factor = scale * jax.lax.rsqrt(variance + EPSILON)
         shift = bias - mean * factor
-        if len(factor) > 1:
+        if len(factor) > 1:  # one row for each group
             of_clip = counted.groups.astype(jnp.float32).T
             factor, shift = (jnp.matmul(of_clip, each, precision="highest") for each in (factor, shift))
         factor, shift = (each.reshape(-1, *[1] * (x.ndim - 2), *channels) for each in (factor, shift))
         x = x if pool is None else pool(x)
-        return (x.astype(jnp.float32) * factor + shift).astype(self.dtype)
+        return (at_least_float32(x) * factor + shift).astype(self.dtype)
 
 
 def statistics(x: jax.Array, counted: Counted) -> tuple[jax.Array, jax.Array]:
@@ -182,11 +183,16 @@ def statistics(x: jax.Array, counted: Counted) -> tuple[jax.Array, jax.Array]:
         present = members & counted.present
         members = jnp.where(present.any(1, keepdims=True), present, members)
     weights = members / jnp.sum(members, 1, keepdims=True, dtype=jnp.float32)
-    x, inner = x.astype(jnp.float32), tuple(range(1, x.ndim - 1))
+    x, inner = at_least_float32(x), tuple(range(1, x.ndim - 1))
     mean, square = (
         jnp.matmul(weights, of_clip, precision="highest") for of_clip in (x.mean(inner), (x**2).mean(inner))
     )
     return mean, jnp.maximum(square - mean**2, 0.0)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """The same numbers in float32, or in their own dtype where that is more exact."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def rematerialized(part: Part, remat: str) -> Part:

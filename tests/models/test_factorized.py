@@ -149,14 +149,25 @@ def test_sigma_is_orthogonal_and_follows_its_definition(orthogonal_map, scale):
     np.testing.assert_array_equal(ORTHOGONAL_MAPS[orthogonal_map](np.triu(a, 1)), sigmas.astype(np.float32))
 
 
-def test_matrices_of_other_norms_do_not_change_an_exponential():
-    scales = np.array([0, 1e-5, 0.02, 1, 20, 1e4])
-    a = np.random.default_rng(4).normal(size=(6, 24, 24)) * scales[:, None, None]
+def test_other_matrices_do_not_change_an_exponential():
+    """Neither those of other norms nor those that have none."""
+    scales = np.array([0, 1e-5, 0.02, 1, 20, 1e4, np.nan])
+    a = np.random.default_rng(4).normal(size=(7, 24, 24)) * scales[:, None, None]
     sigmas = np.asarray(ORTHOGONAL_MAPS["expm"](a.astype(np.float32)))
-    assert np.isnan(sigmas[-1]).all()  # Its norm is out of reach, and nothing else may come of it.
-    for sigma, matrix, scale in zip(sigmas[:-1], a, scales, strict=False):
+    assert np.isnan(sigmas[-2:]).all()
+    for sigma, matrix, scale in zip(sigmas[:-2], a, scales, strict=False):
         np.testing.assert_allclose(sigma, rotation(matrix.astype(np.float32), "expm"), atol=2e-6 * max(1, scale))
     np.testing.assert_array_equal(sigmas[0], np.eye(24))
+
+
+@pytest.mark.parametrize(("norm", "is_finite"), [(2048, True), (2049, False)])
+def test_exponentials_reach_up_to_a_norm(norm, is_finite):
+    a = np.zeros((4, 4), np.float32)
+    a[0, 1] = norm
+    sigma = np.asarray(ORTHOGONAL_MAPS["expm"](a))
+    assert np.isfinite(sigma).all() == np.isfinite(sigma).any() == is_finite
+    if is_finite:
+        np.testing.assert_allclose(sigma, rotation(a.astype(np.float64), "expm"), atol=1e-3)
 
 
 @pytest.mark.parametrize("orthogonal_map", ORTHOGONAL_MAPS)
