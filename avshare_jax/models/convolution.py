@@ -145,6 +145,9 @@ class BatchNorm(nn.Module):
           counted: which of them count in training.
           pool: max-pools (N, ..., C). It is applied before the normalization, with the same result: in fewer places is
             then something to normalize, and to keep for the backward pass.
+
+        Returns:
+          An array of the shape of x, or of the shape that `pool` makes of it, in `dtype`.
         """
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
@@ -174,9 +177,9 @@ class BatchNorm(nn.Module):
 
 
 def statistics(x: jax.Array, counted: Counted) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance, each (G, C) float32, of each group's clips of (N, ..., C); G is 1 where there are no groups.
+    """Mean and variance, each (G, C), of each group's clips of (N, ..., C); G is 1 where there are no groups.
 
-    In a group without present clips, all count: no mean is NaN.
+    They are float32, or float64 where x is. In a group without present clips, all count: no mean is NaN.
     """
     members = jnp.ones((1, x.shape[0]), bool) if counted.groups is None else counted.groups
     if counted.present is not None:

@@ -79,12 +79,10 @@ def norm_variables():
 
 def test_batch_norm_by_batch_and_by_running_statistics(norm_variables):
     x = np.random.default_rng(3).normal(3, 2, size=(4, 5, 6, 3)).astype(np.float32)
-    running = norm_variables["batch_stats"]
+    params, running = norm_variables["params"], norm_variables["batch_stats"]
 
     def expected(mean, variance):
-        return (x - mean) / np.sqrt(variance + 1e-5) * norm_variables["params"]["scale"] + norm_variables["params"][
-            "bias"
-        ]
+        return (x - mean) / np.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
 
     evaluated = BatchNorm(False, np.float32).apply(norm_variables, x, Counted())
     np.testing.assert_allclose(evaluated, expected(running["mean"], running["var"]), rtol=1e-4, atol=1e-4)
