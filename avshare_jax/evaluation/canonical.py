@@ -7,14 +7,15 @@ training videos, the directions of both that vary together; test videos are comp
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from avshare_jax.evaluation.linear_probe import held_out
 from avshare_jax.evaluation.neighbors import cosines
 from avshare_jax.evaluation.retrieval import true_pair_ranks
 
-EPSILON = 1e-8
-"""Added to standard deviations: features that are constant say nothing."""
+SMALLEST_VARIANCE = 1e-8
+"""Of a direction, so that those that features lack are not blown up where there is no penalty."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -31,14 +32,15 @@ def canonical_scores(train: Pair, test: Pair, penalties: Sequence[float]) -> np.
     Returns:
       (G, G) float; row = image track, column = sound track.
     """
+    # Sums of float32 over many videos would leave standardized features off their mean.
+    train, test = (tuple(x.astype(np.float64) for x in pair) for pair in (train, test))
     fifth = held_out(len(train[0]))
     fitted_to, chosen_on = tuple(x[~fifth] for x in train), tuple(x[fifth] for x in train)
 
     def scores(fitted: Pair, compared: Pair, penalty: float) -> np.ndarray:
-        means, deviations = [x.mean(axis=0) for x in fitted], [x.std(axis=0) + EPSILON for x in fitted]
+        scalers = [StandardScaler().fit(x) for x in fitted]
         standardized = [
-            [(x - mean) / deviation for x, mean, deviation in zip(pair, means, deviations, strict=True)]
-            for pair in (fitted, compared)
+            [scaler.transform(x) for scaler, x in zip(scalers, pair, strict=True)] for pair in (fitted, compared)
         ]
         directions = canonical_directions(*standardized[0], penalty)[:2]
         return cosines(*(x @ y for x, y in zip(standardized[1], directions, strict=True)))
@@ -52,16 +54,16 @@ def canonical_directions(visual: np.ndarray, audio: np.ndarray, penalty: float) 
     """Directions of two sets of features that vary together.
 
     Args:
-      visual: (N, Dv), centered.
-      audio: (N, Da), centered.
+      visual: (N, Dv) float64, centered.
+      audio: (N, Da) float64, centered.
       penalty: added to the diagonals of both covariances, as a multiple of their mean.
 
     Returns:
       (Dv, K) and (Da, K), K = min(Dv, Da), each direction times its correlation, so that those along which the two say
       little of each other count little; and the correlations (K,), the largest first.
     """
-    whiteners = [whitener(x.astype(np.float64), penalty) for x in (visual, audio)]
-    cross = whiteners[0] @ (visual.T.astype(np.float64) @ audio / len(visual)) @ whiteners[1]
+    whiteners = [whitener(x, penalty) for x in (visual, audio)]
+    cross = whiteners[0] @ (visual.T @ audio / len(visual)) @ whiteners[1]
     left, correlations, right = np.linalg.svd(cross, full_matrices=False)
     return whiteners[0] @ left * correlations, whiteners[1] @ right.T * correlations, correlations
 
@@ -72,4 +74,4 @@ def whitener(features: np.ndarray, penalty: float) -> np.ndarray:
     values, vectors = np.linalg.eigh(
         covariance + penalty * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     )
-    return vectors / np.sqrt(np.maximum(values, EPSILON)) @ vectors.T
+    return vectors / np.sqrt(np.maximum(values, SMALLEST_VARIANCE)) @ vectors.T

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.optimize
 import scipy.special
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -14,6 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from avshare_jax.evaluation import bootstrap
+
+KEPT_VARIANCE = 1 - 1e-12
+"""Whitening leaves out the directions that hold the rest: in float32, the rounding of features has as much."""
 
 Classifier = Callable[[np.ndarray], np.ndarray]
 """Takes features (M, D); returns predicted labels (M,), or scores (M, C) where videos may have several labels."""
@@ -45,11 +49,13 @@ def linear_predictions(
     Returns:
       The predicted labels (M,) int; or the classes' log-odds (M, C) float, each class against the rest.
     """
-    train, test = np.concatenate(train_features, axis=1), np.concatenate(test_features, axis=1)
+    # Float32 knows the variance of a direction that the features lack, as that of LayerNorm, to rounding only.
+    train, test = (np.concatenate(x, axis=1, dtype=np.float64) for x in (train_features, test_features))
     fit, score = (fit_class, accuracy) if train_labels.ndim == 1 else (fit_classes, mean_average_precision)
     fifth = held_out(len(train))
-    # Problems this small take many times longer when several threads share them.
-    with warnings.catch_warnings(), threadpool_limits(1):
+    # Problems this small take many times longer when several threads share them. Of features that are all constant,
+    # there is no variance to divide by.
+    with warnings.catch_warnings(), threadpool_limits(1), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         scores = {}
         for whiten, values in ((False, standardized_c), (True, whitened_c)):
@@ -63,14 +69,23 @@ def linear_predictions(
         return fit(scaling.fit_transform(train), train_labels, c, max_iterations)(scaling.transform(test))
 
 
-def scaler(whiten: bool) -> StandardScaler:
-    """Standardizes features, or also makes them uncorrelated."""
-    return make_pipeline(StandardScaler(), PCA(whiten=True)) if whiten else StandardScaler()
+def scaler(whiten: bool) -> BaseEstimator:
+    """Standardizes features (float64), or also makes them uncorrelated, without directions that hold no variance."""
+    return make_pipeline(StandardScaler(), PCA(KEPT_VARIANCE, whiten=True)) if whiten else StandardScaler()
 
 
 def held_out(num_videos: int) -> np.ndarray:
     """Marks every fifth training video (N,) bool: the choice of scaling and penalty rests on these."""
     return np.arange(num_videos) % 5 == 4
+
+
+def labeled_videos(labels: np.ndarray) -> np.ndarray:
+    """The videos (M,) bool that count in tests by labels: those with a number, or with any class of (M, C).
+
+    A video without any class is something to learn from, but the official script of Charades gives it scores of minus
+    infinity: no class's ranking has it before another video.
+    """
+    return labels >= 0 if labels.ndim == 1 else labels.any(axis=1)
 
 
 def fit_class(features: np.ndarray, labels: np.ndarray, c: float, max_iterations: int) -> Classifier:
@@ -84,7 +99,7 @@ def fit_classes(features: np.ndarray, labels: np.ndarray, c: float, max_iteratio
     The sum of what C separate regressions minimize has the same minimum, and matrices of all classes at once take a
     fraction of the time.
     """
-    features, signs = features.astype(np.float64), 2.0 * labels - 1
+    signs = 2.0 * labels - 1
     shape = (features.shape[1] + 1, labels.shape[1])  # the last row is the intercept, which is not penalized
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -107,5 +122,7 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Of scores (M, C) and labels (M, C) of zeros and ones, at least one of which is one."""
-    return bootstrap.figure(bootstrap.mean_average_precision_of(labels > 0, scores), len(labels))
+    """Of scores (M, C) and labels (M, C) of zeros and ones, at least one of which is one; see `labeled_videos`."""
+    counts = labeled_videos(labels)
+    statistic = bootstrap.mean_average_precision_of(labels[counts] > 0, scores[counts])
+    return bootstrap.figure(statistic, int(counts.sum()))

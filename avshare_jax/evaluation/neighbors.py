@@ -81,5 +81,6 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def normalize(rows: np.ndarray) -> np.ndarray:
-    """Rows (N, D) divided by their length."""
+    """Rows (N, D) divided by their length, float64: float32 cannot tell cosines of 1 - 1e-8 and 1 apart."""
+    rows = rows.astype(np.float64)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), SMALLEST_NORM)

@@ -55,3 +55,13 @@ def test_a_constant_feature_does_no_harm():
     random = np.random.default_rng(0)
     train, test = (tuple(np.hstack([x, np.full((len(x), 1), 7.0)]) for x in two_views(random, n)) for n in (300, 50))
     assert retrieval_metrics(canonical_scores(train, test, (0.01,)))["recall@10"] > 0.9
+
+
+def test_features_far_from_zero_are_compared_as_in_float64():
+    """Float32 sums over many videos would be off by more than the features differ."""
+    random = np.random.default_rng(0)
+    train, test = (tuple((1e3 + 1e-2 * x).astype(np.float32) for x in two_views(random, n)) for n in (4000, 50))
+    double = [tuple(x.astype(np.float64) for x in pair) for pair in (train, test)]
+    found = canonical_scores(train, test, (0.01,))
+    np.testing.assert_allclose(found, canonical_scores(*double, (0.01,)), rtol=1e-9)
+    assert retrieval_metrics(found)["recall@10"] > 0.9

@@ -95,6 +95,48 @@ def test_several_labels_are_scored_by_mean_average_precision():
     test, test_labels = several_labels(random, 100)
     scores = linear_probe.linear_predictions([features], labels, [test], **OPTIONS)
     assert scores.shape == (100, 4)
-    found = linear_probe.mean_average_precision(scores, test_labels)
-    assert found == pytest.approx(average_precision_score(test_labels, scores, average="macro"))
+    found, labeled = linear_probe.mean_average_precision(scores, test_labels), test_labels.any(1)
+    assert 0 < labeled.sum() < 100
+    assert found == pytest.approx(average_precision_score(test_labels[labeled], scores[labeled], average="macro"))
     assert found > 0.75 > 2 * test_labels.mean()
+
+
+def layer_normed(labels, random, width=64, clips=4):
+    """Tokens after LayerNorm, mean over clips, float32: all channels together are 0 but for rounding."""
+    always, of_class = np.random.default_rng(3).normal(size=(2, 8, width))
+    tokens = 30 * always[0] + 0.3 * of_class[labels][:, None] + random.normal(size=(len(labels), clips, width))
+    tokens = (tokens - tokens.mean(-1, keepdims=True)) / tokens.std(-1, keepdims=True)
+    return tokens.astype(np.float32).mean(axis=1)
+
+
+@pytest.mark.parametrize("videos", [60, 600])  # Fewer than channels, or so many that scikit-learn takes the covariance.
+def test_a_direction_without_variance_does_no_harm_to_whitened_features(videos):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 8, videos + 400)
+    features = layer_normed(labels, random)
+    single, double = (
+        accuracy(x[:videos], labels[:videos], x[videos:], labels[videos:], **OPTIONS | {"standardized_c": ()})
+        for x in (features, features.astype(np.float64))
+    )
+    assert single == double > (0.95 if videos == 600 else 0.3)
+    whitening = linear_probe.scaler(True).fit(features[:videos].astype(np.float64))
+    whitened = whitening.transform(features[videos:].astype(np.float64))
+    assert whitened.shape[1] == min(videos, 64) - 1
+    assert np.abs(whitened).max() < (6 if videos == 600 else 300)
+
+
+def test_what_float32_can_tell_is_not_taken_for_rounding():
+    """The class lies in a direction with a ten-thousandth of the deviation of the others."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 400)
+    common = random.normal(size=(400, 1))
+    features = (common @ np.ones((1, 4)) + 1e-4 * (2 * labels[:, None] - 1) * [1, -1, 1, -1]).astype(np.float32)
+    features += 1e-5 * random.normal(size=features.shape).astype(np.float32)
+    assert accuracy(features[:200], labels[:200], features[200:], labels[200:], **OPTIONS) == 1
+
+
+@pytest.mark.parametrize("labels", [np.arange(20) % 3, np.eye(3, dtype=np.uint8)[np.arange(20) % 3]])
+def test_features_that_are_all_constant_tell_nothing(labels):
+    features = np.full((20, 4), 7.3, np.float32)
+    found = linear_probe.linear_predictions([features], labels, [features[:6]], **OPTIONS)
+    assert np.isfinite(found).all() and len(np.unique(found, axis=0)) == 1

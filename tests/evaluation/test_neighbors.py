@@ -56,3 +56,13 @@ def test_k_is_the_one_that_does_best_among_training_videos(noise):
 
 def test_a_row_of_zeros_is_like_nothing():
     assert cosines(np.zeros((1, 2)), np.eye(2)).tolist() == [[0, 0]]
+
+
+def test_what_all_videos_have_in_common_does_not_hide_how_they_differ():
+    """Cosines are all within 1e-7 of 1, which is as far as float32 can tell them apart."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 5, 300)
+    common, of_class = random.normal(size=64), random.normal(size=(5, 64))
+    features = (common + 1e-4 * (of_class[labels] + 0.3 * random.normal(size=(300, 64)))).astype(np.float32)
+    found = neighbor_predictions([features[:200]], labels[:200], [features[200:]], k=(1,), temperature=0.07)
+    assert np.mean(found == labels[200:]) == 1
