@@ -1,6 +1,8 @@
 """Metrics of classification from scores (N, C): accuracies, average precision, a table of classes and a matrix.
 
-Labels are (N,) numbers of classes, or (N, C) of zeros and ones where a video may have several.
+Labels are (N,) numbers of classes, or (N, C) of zeros and ones where a video may have several. Videos without any class
+do not count, in accuracy and precision alike: the official script of Charades gives them scores of minus infinity, so
+that they come after all others in the ranking of every class.
 """
 
 from collections.abc import Sequence
@@ -37,11 +39,12 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def average_precisions(scores: np.ndarray, labels: np.ndarray) -> list[float | None]:
-    """Average precision of each class; None for classes of none of the videos, or of all, which say nothing."""
+    """Average precision of each class; None for classes of none of the labeled videos, or of all: they say nothing."""
     several = labels if labels.ndim == 2 else one_hot(labels, scores.shape[1])
+    labeled = several.any(1)
     return [
         float(average_precision_score(truth, score)) if 0 < truth.sum() < len(truth) else None
-        for truth, score in zip(several.T, scores.T, strict=True)
+        for truth, score in zip(several[labeled].T, scores[labeled].T, strict=True)
     ]
 
 
@@ -54,11 +57,15 @@ def mean(values: Sequence[float | None]) -> float | None:
 def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """`num_videos`, `top1`, `top5`, `mean_average_precision`, `classes_with_precision`, and `chance` of top-1.
 
-    Chance is the share of the largest class. None stands for what cannot be measured.
+    They are of the videos that have a class. Chance is the share of the largest class. None stands for what cannot be
+    measured.
 
     Raises:
       UserError: scores are not finite numbers; in comparisons, they would count as right.
     """
+    if labels.ndim == 2:
+        labeled = labels.any(1)
+        scores, labels = scores[labeled], labels[labeled]
     if not len(scores):
         return {"num_videos": 0}
     if broken := int((~np.isfinite(scores)).any(1).sum()):

@@ -13,7 +13,7 @@ import numpy as np
 
 from avshare_jax.evaluation import bootstrap
 from avshare_jax.evaluation.bootstrap import Bootstrap
-from avshare_jax.evaluation.linear_probe import held_out
+from avshare_jax.evaluation.linear_probe import held_out, labeled_videos
 from avshare_jax.progress import ProgressLine
 
 PARTS = ("visual", "audio", "both")
@@ -46,7 +46,7 @@ def probe_networks(
       train_labels: (N,) int, -1 where a video has no label; such videos are left out. Or (N, C) zeros and ones, where a
         video may have any number of labels.
       test: name → layer → modality → (M, D) features of the test videos.
-      test_labels: (M,) int or (M, C), the same.
+      test_labels: (M,) int or (M, C), the same; test videos without any label are left out in both cases.
       resamples: of the bootstrap.
       seed: of the bootstrap.
 
@@ -56,11 +56,12 @@ def probe_networks(
       are the same in all training videos are left out. None, with a printed reason, where there are not enough labels.
     """
     several = train_labels.ndim > 1
-    if not several:
-        kept_train, kept_test = train_labels >= 0, test_labels >= 0
-        train = {name: select_videos(layers, kept_train) for name, layers in train.items()}
-        test = {name: select_videos(layers, kept_test) for name, layers in test.items()}
-        train_labels, test_labels = train_labels[kept_train], test_labels[kept_test]
+    # Where a video may have several labels, one without any is an example of what is none of the classes.
+    kept_train = np.ones(len(train_labels), bool) if several else labeled_videos(train_labels)
+    kept_test = labeled_videos(test_labels)
+    train = {name: select_videos(layers, kept_train) for name, layers in train.items()}
+    test = {name: select_videos(layers, kept_test) for name, layers in test.items()}
+    train_labels, test_labels = train_labels[kept_train], test_labels[kept_test]
     if reason := obstacle(train_labels, test_labels):
         print(f"  no probe: {reason}", flush=True)
         return None
@@ -154,14 +155,13 @@ def select_videos(features: LayerFeatures, kept: np.ndarray) -> LayerFeatures:
 
 def obstacle(train_labels: np.ndarray, test_labels: np.ndarray) -> str:
     """Says why no probe can be fitted to and tested on labels, (N,) or (N, C); empty where one can."""
-    if len(train_labels) < 5 or not len(test_labels):
-        return f"{len(train_labels)} training and {len(test_labels)} test videos have a label; 5 and 1 are needed"
     parts = held_out(len(train_labels))
     fitted, chosen_on = train_labels[~parts], train_labels[parts]
-    if train_labels.ndim > 1:
-        if not all(part.any() for part in (fitted, chosen_on, test_labels)):
-            return "no video has a label among those that are fitted to, chosen on or tested on"
-    elif len(np.unique(fitted)) < 2:
+    if train_labels.ndim > 1 and not all(part.any() for part in (fitted, chosen_on, test_labels)):
+        return "no video has a label among those that are fitted to, chosen on or tested on"
+    if len(train_labels) < 5 or not len(test_labels):
+        return f"{len(train_labels)} training and {len(test_labels)} test videos have a label; 5 and 1 are needed"
+    if train_labels.ndim == 1 and len(np.unique(fitted)) < 2:
         return "the labeled training videos, without every fifth, are all of one class"
     return ""
 

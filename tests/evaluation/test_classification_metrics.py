@@ -40,9 +40,39 @@ def test_scores_that_are_not_numbers_measure_nothing(scores, labels, broken):
         metrics.measure(bad, labels)
 
 
+def official_average_precisions(scores, labels):
+    """As in Charades_v1_classify.m: videos without any class have scores of minus infinity."""
+    ranked = np.where(labels.any(axis=1, keepdims=True), scores.astype(np.float64), -np.inf)
+    found = []
+    for truth, score in zip(labels.T, ranked.T, strict=True):
+        hits = truth[np.argsort(-score, kind="stable")] == 1
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        found.append(precision[hits].sum() / hits.sum())
+    return found
+
+
 def test_mean_average_precision_is_scikit_learns(scores, several):
-    expected = sklearn.metrics.average_precision_score(several, scores, average="macro")
+    labeled = several.any(1)
+    expected = sklearn.metrics.average_precision_score(several[labeled], scores[labeled], average="macro")
     assert metrics.measure(scores, several)["mean_average_precision"] == pytest.approx(expected)
+
+
+def test_average_precision_is_that_of_the_official_script_of_charades(scores, several):
+    assert 0 < (~several.any(1)).sum() < 30
+    expected = official_average_precisions(scores, several)
+    assert metrics.measure(scores, several)["mean_average_precision"] == pytest.approx(np.mean(expected), abs=1e-12)
+    rows = metrics.class_table(scores, several, [str(number) for number in range(CLASSES)])
+    np.testing.assert_allclose([row["average_precision"] for row in rows], expected)
+
+
+def test_videos_without_any_class_do_not_count():
+    scores = np.array([[0.5, 0.3], [0.4, 0.6], [0.9, 0.8], [0.8, 0.9]])
+    labels = np.array([[1, 0], [0, 1], [0, 0], [0, 0]])
+    found = metrics.measure(scores, labels)
+    # Ranked as any other videos, those without a class would leave a third and a third.
+    assert found["mean_average_precision"] == np.mean(official_average_precisions(scores, labels)) == 1.0
+    assert (found["num_videos"], found["top1"], found["chance"], found["chance_of_precision"]) == (2, 1.0, 0.5, 0.5)
+    assert metrics.measure(scores[2:], labels[2:]) == {"num_videos": 0}
 
 
 def test_confusion_is_scikit_learns(scores, labels):
