@@ -134,8 +134,10 @@ def read_records(dataset: "Dataset", split: str, first: int) -> Iterator[Item]:
 def run(options: argparse.Namespace) -> None:
     """Computes the features that the command line asks for, and says what became of the videos."""
     from avshare_jax.evaluation.feature_files import SUFFIXES, FeatureFile, Layout, to_arrays
+    from avshare_jax.outputs import check_folder
 
     check_options(options, SUFFIXES)
+    check_folder(Path(options.output).parent)
     # Before the network, whose loading takes seconds.
     source = Path(options.input).expanduser()
     dataset = None if source.exists() else open_prepared(options)

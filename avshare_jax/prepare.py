@@ -32,7 +32,7 @@ from avshare_jax.data.sources import (
 )
 from avshare_jax.data.sources.listing import Listing
 from avshare_jax.progress import ProgressLine, clock
-from avshare_jax.settings import quiet_libraries
+from avshare_jax.settings import UserError, quiet_libraries
 
 SOURCES = {
     "folder": folder,
@@ -214,14 +214,19 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def check_free(name: str, data_dir: str) -> None:
-    """Raises `DatasetError` where a text is no data set's name, or there is a finished data set of that name."""
+    """Raises `DatasetError` where a text is no data set's name, or a data set of that name is finished or cannot be."""
     from avshare_jax.data.dataset import is_unfinished
     from avshare_jax.data.records import check_name, dataset_directory
+    from avshare_jax.outputs import check_folder
 
     check_name(name)
     directory = dataset_directory(data_dir, name)
     if directory.exists() and not is_unfinished(data_dir, name):
         raise DatasetError(f"The data set {directory} exists already: delete it, or use another name.")
+    try:
+        check_folder(directory.parent if directory.parent.exists() else directory.parent.parent)
+    except UserError as error:
+        raise DatasetError(str(error)) from error
 
 
 def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:

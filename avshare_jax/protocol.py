@@ -43,7 +43,9 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
       UserError, DatasetError: as from training and testing.
     """
     import jax
+    from etils import epath
 
+    from avshare_jax.evaluation.runs import writing_measures
     from avshare_jax.training.checkpoints import check_workdir, replace_text
     from avshare_jax.training.finetune import finetune
     from avshare_jax.training.goodput import Goodput
@@ -58,11 +60,12 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
         finetune(of_split, folder, goodput=Goodput())
         found.append(test_split(test_config(of_split, eval_config), folder))
     result = summarize(found) | {"run": config.name, "init_from": config.init_from}
+    print(f"\n{format_result(result)}\n", flush=True)
     if jax.process_index() == 0:
-        from etils import epath
-
-        replace_text(epath.Path(workdir) / "protocol.json", json.dumps(result, indent=2) + "\n")
-    print(f"\n{format_result(result)}\n\nAll measures: {os.path.join(workdir, 'protocol.json')}", flush=True)
+        path = epath.Path(workdir) / "protocol.json"
+        with writing_measures(path):
+            replace_text(path, json.dumps(result, indent=2) + "\n")
+        print(f"All measures: {path}", flush=True)
     return result
 
 

@@ -182,6 +182,15 @@ def test_mistakes_are_said_before_anything_is_rendered(tmp_path, options, messag
     assert not (tmp_path / "videos").exists()
 
 
+@pytest.mark.parametrize("place", ["data", "data/new"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_rendered(tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    with pytest.raises(SystemExit, match=rf"error: The folder .*{place} cannot be written \((File exists|Not a dir)"):
+        main(["demo", f"--videos={tmp_path / 'videos'}", f"--data_dir={tmp_path / 'data'}", "--name=new"])
+    assert not (tmp_path / "videos").exists()
+
+
 def test_holdout_is_a_share(tmp_path):
     with pytest.raises(SystemExit, match="--holdout=1.5 is no share"):
         main(["folder", f"--videos={tmp_path}", "--holdout=1.5", "--name=x", f"--data_dir={tmp_path}"])

@@ -10,6 +10,7 @@ import pytest
 from avshare_jax import protocol
 from avshare_jax.evaluation import runs
 from avshare_jax.recipes import classification
+from avshare_jax.settings import UserError
 from avshare_jax.training import checkpoints
 from tests import transfer
 
@@ -87,6 +88,17 @@ def test_an_evaluation_is_reused_where_it_tested_the_same(tested):
 )
 def test_an_evaluation_of_something_else_is_not_reused(tested, changes, asked):
     assert tested(**changes) == [asked]
+
+
+def test_what_cannot_be_written_is_printed_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("avshare_jax.training.finetune.finetune", lambda *_, **__: None)
+    monkeypatch.setattr(protocol, "test_split", lambda config, folder: evaluation(int(folder[-1]), 0.5))
+    config = classification("finetune_clips", transfer.FRONTEND, ("visual",))
+    config.update(num_splits=2)
+    (tmp_path / "protocol.json").mkdir()
+    with pytest.raises(UserError, match=r"printed above, and cannot be written to .*protocol\.json \(Is a directory\)"):
+        protocol.run_protocol(config, transfer.evaluation_config(), str(tmp_path))
+    assert "top-1 50.0 ± 0.0 %" in capsys.readouterr().out
 
 
 def test_a_config_of_no_task_gets_a_sentence():

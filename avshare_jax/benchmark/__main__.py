@@ -20,6 +20,7 @@ from absl import flags
 from avshare_jax import settings
 from avshare_jax.benchmark import checkpoint, compilation, input, parts, peer, scaling, sharing, step
 from avshare_jax.benchmark.figures import describe_machine, format_table, positive
+from avshare_jax.outputs import check_file
 
 PARTS = {
     "step": step,
@@ -55,14 +56,16 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json and not options.json.parent.is_dir():
         sys.exit(f"error: --json={options.json} is in a folder that does not exist: make it first.")
     module = PARTS[options.part]
-    machine = describe_machine(module.LIBRARIES)
     try:
+        if options.json:
+            check_file(options.json)
+        machine = describe_machine(module.LIBRARIES)
         results = module.measure(options)
+        print(format_table(machine, results), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps({"machine": machine, **results}, indent=2) + "\n")
     except (settings.UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(format_table(machine, results))
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, **results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

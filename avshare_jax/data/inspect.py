@@ -19,7 +19,8 @@ from avshare_jax.data.dataset import Dataset, DatasetError, open_dataset
 from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.report import JSON_FILE, class_names, describe_damage, own_splits, write_files
 from avshare_jax.data.report_tally import examples_of
-from avshare_jax.settings import quiet_libraries
+from avshare_jax.outputs import check_folder
+from avshare_jax.settings import UserError, quiet_libraries
 
 
 def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike) -> epath.Path:
@@ -41,9 +42,12 @@ def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike)
     if output.resolve().is_relative_to(dataset.directory.resolve()):
         raise DatasetError(f"{output} belongs to the data set: choose another folder with --output.")
     try:
+        check_folder(output)
         if (dataset.directory / VIDEOS).exists():
             return write_files(dataset, listed_outcomes(dataset), find_unlisted(dataset), output)
         return write_files(dataset, outcomes_of_records(dataset), examples_of([]), output, from_records=True)
+    except UserError as error:
+        raise DatasetError(str(error)) from error
     except OSError as error:
         raise DatasetError(f"The report cannot be written to {output}: {error.strerror or error}.") from error
 

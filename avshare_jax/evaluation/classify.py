@@ -23,7 +23,7 @@ from avshare_jax.evaluation.classification_metrics import class_table, confusion
 from avshare_jax.evaluation.multi_view import Video, jit_scorer, pooled, score_videos, view_mesh, whole_batch
 from avshare_jax.evaluation.opening import open_checkpoint, open_known_dataset, set_chosen
 from avshare_jax.evaluation.overlap import Overlap, find_overlap
-from avshare_jax.evaluation.runs import record
+from avshare_jax.evaluation.runs import draw, record, writing_measures
 from avshare_jax.models.avbert import INPUTS
 from avshare_jax.progress import stage, with_progress
 from avshare_jax.settings import UserError, check_fields
@@ -111,8 +111,8 @@ class Scored:
 def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> dict[str, Any]:
     """Tests a checkpoint, prints the table, and writes files.
 
-    They are WORKDIR/eval/STEP.json; WORKDIR/eval/STEP.videos.jsonl, a line for each video with its label, what it was
-    taken for, and why it was skipped; and a picture and a page in WORKDIR/report/.
+    They are WORKDIR/eval/STEP.videos.jsonl, a line for each video with its label, what it was taken for, and why it was
+    skipped; WORKDIR/eval/STEP.json; and then a picture and a page in WORKDIR/report/.
 
     Args:
       config: `configs/eval.py`.
@@ -123,7 +123,8 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
       What STEP.json holds; shares are 0..1.
 
     Raises:
-      UserError, DatasetError: there is no run or checkpoint, or it does not fit the data set.
+      UserError, DatasetError: there is no run or checkpoint, it does not fit the data set, or what was measured cannot
+        be written.
     """
     run = open_run(config, workdir, step)
     task = Classification(run.config)
@@ -140,9 +141,11 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(scored.skipped.values()).items())
         raise UserError(f"No video of {run.dataset.name}, split {run.split}, can be tested: {reasons}.")
     evaluation = summarize(run, scored)
+    print(f"\n{classification_report.format_table(evaluation)}\n", flush=True)
     if jax.process_index() == 0:
         write(run, evaluation, scored)
-    print(f"\n{classification_report.format_table(evaluation)}\n\nFiles: {run.workdir / 'eval' / str(run.step)}.*")
+        print(f"Files: {run.workdir / 'eval' / str(run.step)}.*", flush=True)
+        draw(lambda: classification_report.write_report(run.workdir / "report", evaluation))
     return evaluation
 
 
@@ -273,6 +276,7 @@ def summarize(run: Run, scored: Scored) -> dict[str, Any]:
             "multi_label": run.dataset.multi_label,
             "num_records": run.dataset.num_videos(run.split),
             "num_videos": len(scored.video_ids),
+            "num_without_class": int((~scored.labels.any(1)).sum()) if scored.labels.ndim == 2 else 0,
             "num_skipped": len(scored.skipped),
             "skipped": dict(Counter(reason.split(":")[0] for reason in scored.skipped.values())),
             **count_missing(run.dataset),
@@ -302,10 +306,10 @@ def count_missing(dataset: Dataset) -> dict[str, int | None]:
 
 def write(run: Run, evaluation: Mapping[str, Any], scored: Scored) -> None:
     """Writes what was measured; STEP.json last, whose presence says that all is there."""
-    folder = run.workdir / "eval"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{run.step}.videos.jsonl").write_text("".join(map(video_line, video_rows(run, scored))))
-    classification_report.write_report(run.workdir / "report", evaluation)
+    path = run.workdir / "eval" / f"{run.step}.videos.jsonl"
+    with writing_measures(path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(map(video_line, video_rows(run, scored))))
     record(run.workdir, evaluation)
 
 

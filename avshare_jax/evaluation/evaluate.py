@@ -27,7 +27,7 @@ from avshare_jax.evaluation.neighbors import neighbor_predictions
 from avshare_jax.evaluation.opening import open_checkpoint, open_known_dataset, set_chosen
 from avshare_jax.evaluation.overlap import Overlap, count_videos, describe, find_overlap, leave_out
 from avshare_jax.evaluation.probes import probe_networks
-from avshare_jax.evaluation.runs import evaluation_file, record
+from avshare_jax.evaluation.runs import draw, evaluation_file, record
 from avshare_jax.evaluation.summary import NO_HEADS, format_table, summary
 from avshare_jax.progress import stage, with_progress
 from avshare_jax.settings import UserError
@@ -80,7 +80,7 @@ class Run:
 
 
 def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> dict[str, Any]:
-    """Measures everything, prints the table, and writes WORKDIR/eval/STEP.json and WORKDIR/report/.
+    """Measures everything, prints the table, and writes WORKDIR/eval/STEP.json and then WORKDIR/report/.
 
     Args:
       config: `configs/eval.py`.
@@ -91,7 +91,8 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
       What the JSON file holds; shares are 0..1.
 
     Raises:
-      UserError: there is no run or no checkpoint in `workdir`, or no data set to evaluate it on.
+      UserError: there is no run or no checkpoint in `workdir`, no data set to evaluate it on, or the measures cannot be
+        written.
     """
     run = open_run(config, workdir, step)
     print(
@@ -103,20 +104,25 @@ def evaluate(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
         print(NO_HEADS, flush=True)
     print(describe(run.overlap.to_json(excluded=bool(run.excluded))), flush=True)
     evaluation, gallery = measure(config, run)
+    print(f"\n{format_table(summary(evaluation))}\n", flush=True)
+    if jax.process_index() == 0:
+        record(run.workdir, evaluation)
+        print(f"All measures: {evaluation_file(run.workdir, run.step)}", flush=True)
+        draw(lambda: write_report(run, evaluation, gallery, config.sheet_videos))
+    return evaluation
+
+
+def write_report(run: Run, evaluation: Mapping[str, Any], gallery: Gallery | None, sheet_videos: int) -> epath.Path:
+    """Writes the report of what was measured and returns the path of its page; see `report.write_report`."""
     with stage("report"):
         metrics = report.read_metrics(run.workdir / "metrics.jsonl")
         scores, sheet, pictures = {}, [], {}
         if gallery:
             scores = gallery.scores
-            sheet = report.sheet_rows(scores["trained"], gallery.captions, config.sheet_videos)
+            sheet = report.sheet_rows(scores["trained"], gallery.captions, sheet_videos)
             pictures = read_pictures(run.batches("test"), gallery, sheet)
         time_spent = summarize(read_lines(run.workdir / "goodput.jsonl"))
-        page = report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures, time_spent)
-    if jax.process_index() == 0:
-        record(run.workdir, evaluation)
-    path = evaluation_file(run.workdir, run.step)
-    print(f"\n{format_table(summary(evaluation))}\n\nAll measures: {path}\nReport: {page}")
-    return evaluation
+        return report.write_report(run.workdir / "report", evaluation, metrics, scores, sheet, pictures, time_spent)
 
 
 def measure(config: ConfigDict, run: Run) -> tuple[dict[str, Any], Gallery | None]:

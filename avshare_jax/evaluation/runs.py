@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,18 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from avshare_jax.settings import UserError
+from avshare_jax.outputs import check_folder
+from avshare_jax.settings import UserError, reason
 from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, replace_text, saved_steps
 from avshare_jax.training.metrics import open_summaries
 
 Evaluate = Callable[[ConfigDict, epath.PathLike, int | None], Mapping[str, Any]]
 
 NOTHING, END, LEFT_OUT = -1, -2, -3
+FOLDERS = ("eval", "report", "tensorboard/eval")
+"""Where an evaluation writes, in the workdir."""
+NO_MEASURES = ("step", "total_steps", "split", "num_splits", "dataset", "overlap", "views", "parameters")
+"""What an evaluation says beside its measures."""
 
 
 def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = None) -> Mapping[str, Any]:
@@ -33,9 +39,13 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None =
       What WORKDIR/eval/STEP.json holds.
 
     Raises:
-      UserError, DatasetError: there is no run or checkpoint, or something does not fit.
+      UserError, DatasetError: there is no run or checkpoint, something does not fit, or the workdir cannot be written.
     """
-    if "task" in load_config(workdir):
+    run_config = load_config(workdir)
+    if jax.process_index() == 0:  # The one that writes.
+        for folder in FOLDERS:
+            check_folder(epath.Path(workdir) / folder)
+    if "task" in run_config:
         from avshare_jax.evaluation.classify import evaluate
     else:
         from avshare_jax.evaluation.evaluate import evaluate
@@ -43,20 +53,49 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None =
 
 
 def record(workdir: epath.PathLike, evaluation: Mapping[str, Any]) -> None:
-    """Writes measures to TensorBoard files and then to WORKDIR/eval/STEP.json, whose presence says that all is there.
+    """Writes measures to TensorBoard files and then to WORKDIR/eval/STEP.json, whose presence says that all are there.
 
-    To be called last, when reports are written, and by process 0 alone.
+    To be called by process 0 alone, when the measures are printed, and before a report is drawn of them.
+
+    Raises:
+      UserError: they cannot be written.
     """
-    write_scalars(workdir, evaluation["step"], dict(scalars(evaluation)))
     path = evaluation_file(workdir, evaluation["step"])
-    path.parent.mkdir(exist_ok=True)
-    replace_text(path, json.dumps(evaluation, indent=2) + "\n")
+    with writing_measures(path):
+        write_scalars(workdir, evaluation["step"], dict(scalars(evaluation)))
+        path.parent.mkdir(exist_ok=True)
+        replace_text(path, json.dumps(evaluation, indent=2) + "\n")
+
+
+@contextmanager
+def writing_measures(path: epath.PathLike) -> Iterator[None]:
+    """Raises `UserError` where what has been measured, and printed, cannot be written to a file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"What was measured is printed above, and cannot be written to {path} ({reason(error)})."
+        ) from error
+
+
+def draw(write: Callable[[], epath.Path]) -> None:
+    """Writes a report and says where; what fails in that costs the report alone, because measures are written by then.
+
+    Args:
+      write: draws the report and returns its page.
+    """
+    try:
+        page = write()
+    except Exception as error:  # Anything: of Matplotlib, the names, the disk, or the videos that are read again.
+        print(f"The report could not be drawn ({type(error).__name__}: {reason(error)}); no measure is lost.")
+    else:
+        print(f"Report: {page}")
 
 
 def scalars(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yields name and value of the measures of the trained network that are numbers."""
-    groups = {name: evaluation.get(name) for name in ("measures", "heldout", "linear_probe", "retrieval")}
-    for name, value in numbers(groups, ""):
+    """Yields name and value of the measures of the trained network that are numbers, and of what they rest on."""
+    measures = {name: found for name, found in evaluation.items() if name not in NO_MEASURES}
+    for name, value in numbers(measures, ""):
         if "/random/" not in f"/{name}/" and "/ceiling/" not in f"/{name}/":
             yield name, value
 
@@ -71,10 +110,15 @@ def numbers(tree: Any, name: str) -> Iterator[tuple[str, float]]:
 
 
 def write_scalars(workdir: epath.PathLike, step: int, values: Mapping[str, float]) -> None:
-    """Writes values to WORKDIR/tensorboard/eval/."""
-    summaries = open_summaries(epath.Path(workdir) / "tensorboard" / "eval")
-    summaries.write_scalars(step, values)
-    summaries.close()
+    """Writes values to WORKDIR/tensorboard/eval/; `OSError` where that is not possible."""
+    import tensorflow as tf  # Which the library of summaries brings in.
+
+    try:
+        summaries = open_summaries(epath.Path(workdir) / "tensorboard" / "eval")
+        summaries.write_scalars(step, values)
+        summaries.close()
+    except tf.errors.OpError as error:
+        raise OSError(reason(error)) from error
 
 
 def watch(config: ConfigDict, workdir: epath.PathLike, evaluate: Evaluate = evaluate_run) -> None:

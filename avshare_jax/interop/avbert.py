@@ -17,6 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from avshare_jax.interop import files, released_names, workdirs
+from avshare_jax.outputs import check_file, check_folder
 from avshare_jax.settings import UserError, load_config_file, quiet_libraries
 
 
@@ -78,6 +79,8 @@ def export_checkpoint(workdir: str, path: Path) -> None:
     """
     if path.suffix != ".safetensors":
         raise UserError(f"{path} must be called something.safetensors.")
+    check_folder(path.parent)
+    check_file(path)
     config, step, variables = workdirs.read_network(workdir)
     try:
         tensors = released_names.to_torch(config.model, variables)

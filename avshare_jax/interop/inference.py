@@ -22,6 +22,7 @@ from avshare_jax import models
 from avshare_jax.interop import workdirs
 from avshare_jax.interop.exported import PROGRAM, VARIABLES
 from avshare_jax.models.placement import written_for
+from avshare_jax.outputs import check_file, check_folder
 from avshare_jax.settings import UserError, quiet_libraries
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -91,6 +92,8 @@ def export_inference(workdir: str, path: Path, sizes: Mapping[str, int | None]) 
     """
     if path.suffix != ".npz":
         raise UserError(f"{path} must be called something.npz.")
+    check_folder(path.parent)
+    check_file(path)
     config, step, variables = workdirs.read_network(workdir)
     sizes = clip_sizes(config.data) | {name: size for name, size in sizes.items() if size is not None}
     if sizes["num_clips"] >= config.model.positions:

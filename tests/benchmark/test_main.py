@@ -90,6 +90,8 @@ def test_parts_give_their_figures(config):
 def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path):
     with pytest.raises(SystemExit, match="a folder that does not exist"):
         main(["compile", f"--json={tmp_path / 'no' / 'figures.json'}"])
+    with pytest.raises(SystemExit, match=r"cannot be written \(Is a directory\)"):
+        main(["compile", f"--json={tmp_path}"])
 
 
 def test_downstream_configs_get_a_sentence():

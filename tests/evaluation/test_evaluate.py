@@ -15,6 +15,7 @@ from avshare_jax.data.outcomes import MISSING, NO_AUDIO, USED, VIDEOS, Outcome, 
 from avshare_jax.evaluation import evaluate as evaluation
 from avshare_jax.evaluation import opening
 from avshare_jax.evaluation.heldout import init_options
+from avshare_jax.evaluation.overlap import Overlap
 from avshare_jax.evaluation.summary import NO_HEADS
 from avshare_jax.interop.workdirs import write_imported
 from avshare_jax.settings import UserError, load_config_file
@@ -168,6 +169,25 @@ def test_evaluation_of_a_run(config, workdir, dataset, capsys):
     parameters = found["parameters"]
     assert parameters["transformer_unshared"] == 3 * (4 * (8 * 8 + 8) + 2 * (8 * 8 + 8) + 4 * 8)
     assert all(count > 0 for count in parameters.values())
+
+
+def test_measures_are_written_before_a_report_is_drawn(tmp_path, config, made_up_evaluation, monkeypatch, capsys):
+    def fail(*_):
+        assert json.loads((tmp_path / "eval" / "900.json").read_text())["step"] == 900
+        raise ValueError("Unknown symbol: $5%")
+
+    run = SimpleNamespace(
+        **{"step": 900, "workdir": epath.Path(tmp_path), "imported": False, "num_videos": NUM_VIDEOS},
+        **{"dataset": SimpleNamespace(name="demo"), "overlap": Overlap("demo", 24, 14), "excluded": frozenset()},
+    )
+    monkeypatch.setattr(evaluation, "open_run", lambda *_: run)
+    monkeypatch.setattr(evaluation, "measure", lambda *_: (made_up_evaluation, None))
+    monkeypatch.setattr(evaluation.report.plots, "plot_curves", fail)
+    assert evaluation.evaluate(config, tmp_path) is made_up_evaluation
+    said = capsys.readouterr().out
+    assert said.index("Linear probe, accuracy of the class") < said.index("All measures: ")
+    assert said.endswith("The report could not be drawn (ValueError: Unknown symbol: $5%); no measure is lost.\n")
+    assert list((tmp_path / "tensorboard" / "eval").iterdir())
 
 
 def test_videos_of_pretraining_can_be_left_out(config, workdir, dataset):

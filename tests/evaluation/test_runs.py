@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from avshare_jax.evaluation import runs
-from avshare_jax.settings import UserError
+from avshare_jax.settings import UserError, load_config_file
 from avshare_jax.training import checkpoints, loop, mesh
 from tests.training.conftest import LinearTask, StepBatches
 from tests.training.conftest import linear_config as linear_config  # a fixture
@@ -137,6 +137,59 @@ def test_measures_become_scalars():
         "heldout/num_videos": 4.0,
         "heldout/trained/loss": 1.0,
     }
+
+
+def test_every_measure_of_an_evaluation_is_a_scalar(made_up_evaluation):
+    """All numbers in its JSON text, but for those of the random network, ceilings, and what is no measure."""
+
+    def leaves(tree, path):
+        if isinstance(tree, dict):
+            for name, inner in tree.items():
+                yield from leaves(inner, (*path, name))
+        elif isinstance(tree, (int, float)):
+            yield path, tree
+
+    expected = {}
+    for path, value in leaves(json.loads(json.dumps(made_up_evaluation)), ()):
+        beside = {"step", "total_steps", "dataset", "overlap", "parameters"}
+        if path[0] not in beside and not {"random", "ceiling"} & set(path):
+            expected["/".join(path)] = value
+    assert dict(runs.scalars(made_up_evaluation)) == expected
+    assert {name.split("/")[0] for name in expected} == {
+        *("heldout", "linear_probe", "neighbors", "retrieval", "feature_retrieval")
+    }
+    assert "neighbors/targets/class/trained/unimodal/both" in expected
+    assert "feature_retrieval/cnn/trained/video_to_audio/recall@10" in expected
+
+
+@pytest.mark.parametrize("place", runs.FOLDERS)
+def test_a_workdir_that_cannot_be_written_is_said_before_anything_is_evaluated(tmp_path, monkeypatch, place):
+    def evaluate(*_):
+        raise AssertionError("It was evaluated.")
+
+    (tmp_path / "config.json").write_text(load_config_file("configs/pretrain.py:demo").to_json())
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("a file")
+    monkeypatch.setattr("avshare_jax.evaluation.evaluate.evaluate", evaluate)
+    with pytest.raises(UserError, match=rf"The folder .*{place} cannot be written \(File exists\): repair"):
+        runs.evaluate_run(evaluation_config(), tmp_path)
+
+
+def test_summaries_that_cannot_be_written_are_a_sentence(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file")
+    with pytest.raises(UserError, match=r"^What was measured is printed above, and cannot be written to .*3\.json \("):
+        runs.record(tmp_path, {"step": 3, "measures": {"both": {"top1": 0.5}}})
+
+
+def test_a_report_that_cannot_be_drawn_costs_the_report_alone(capsys):
+    def fail():
+        raise ValueError("Unknown symbol: $5%\nand more")
+
+    runs.draw(fail)
+    sentence = "The report could not be drawn (ValueError: Unknown symbol: $5%); no measure is lost.\n"
+    assert capsys.readouterr().out == sentence
+    runs.draw(lambda: "report/index.html")
+    assert capsys.readouterr().out == "Report: report/index.html\n"
 
 
 def test_scalars_are_written_before_what_says_that_all_is_done(tmp_path, monkeypatch):

@@ -85,3 +85,10 @@ def test_a_workdir_in_use_is_not_overwritten(workdir, state_dict, tmp_path):
     np.savez(tmp_path / "avbert.npz", **state_dict)
     with pytest.raises(SystemExit, match="holds a run already"):
         avbert.main([str(tmp_path / "avbert.npz"), f"--workdir={workdir}", "--heads=4"])
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_network_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(avbert.workdirs, "read_network", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"file cannot be written \(File exists\)"):
+        avbert.main([f"--export={tmp_path / 'file' / 'a.safetensors'}", f"--workdir={tmp_path}"])

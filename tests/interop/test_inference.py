@@ -95,3 +95,10 @@ def test_sizes_can_be_chosen(workdir, tmp_path, monkeypatch):
 def test_mistakes_get_one_sentence(workdir, arguments, words):
     with pytest.raises(SystemExit, match=words):
         inference.main([f"--workdir={workdir}", *arguments])
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_network_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference.workdirs, "read_network", None)
+    (tmp_path / "a.npz").mkdir()
+    with pytest.raises(SystemExit, match=r"a\.npz cannot be written \(Is a directory\)"):
+        inference.main([f"--workdir={tmp_path}", f"--output={tmp_path / 'a.npz'}"])
