@@ -1,4 +1,14 @@
-"""How reports look: the style of their pages, and of the figures on them."""
+"""How reports look: the style of their pages, and of the figures on them; and how names and numbers stand in both."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib
+
+MOST_LETTERS = 40
+UNITS = ("%", "s", "ms", "Hz", "dB", "nats")
 
 FIGURE_STYLE = {
     "font.family": "DejaVu Sans",
@@ -13,10 +23,34 @@ FIGURE_STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "text.color": "#27313b",
+    # Names of classes and files are no formulas, whatever dollar signs they have.
+    "text.parse_math": False,
+    "text.usetex": False,
     "xtick.color": "#27313b",
     "ytick.color": "#27313b",
 }
-"""Matplotlib's settings."""
+"""Matplotlib's settings; tick labels must not need its formulas."""
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draws and saves figures in the style of reports, without a warning for each letter that the font lacks."""
+    with matplotlib.rc_context(FIGURE_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
+def short_name(name: str) -> str:
+    """A name as a figure has room for it: one line, without what cannot be drawn, the middle of a long one left out."""
+    drawn = "".join(letter if letter.isprintable() else " " for letter in name)
+    half = MOST_LETTERS // 2
+    return drawn if len(drawn) <= MOST_LETTERS else f"{drawn[: half - 1]}…{drawn[-half:]}"
+
+
+def keep_units(page: str) -> str:
+    """Ties the numbers of a page (HTML) to the units behind them, so that no line breaks between the two."""
+    return re.sub(rf"(?<=\d) (?=({'|'.join(UNITS)})(?!\w))", "&nbsp;", page)
+
 
 PAGE_STYLE = """
 body { margin: 0; background: #f4f6f8; color: #27313b; font: 16px/1.5 system-ui, "Segoe UI", Roboto, sans-serif }

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import warnings
 
 import jax
 import numpy as np
@@ -49,3 +50,21 @@ def random_variables():
         return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0)))
 
     return make
+
+
+@pytest.fixture
+def drawn_texts(monkeypatch):
+    """Collects the texts of all figures that are saved; a warning, as of texts that leave no room, is an error."""
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    texts, save = [], Figure.savefig
+
+    def savefig(figure, *arguments, **options):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "(?!Glyph )")
+            save(figure, *arguments, **options)
+        texts.extend(text.get_text() for text in figure.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return texts

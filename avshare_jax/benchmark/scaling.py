@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
 import numpy as np
 from jax.sharding import Mesh
 from matplotlib.axes import Axes
@@ -30,8 +29,9 @@ from ml_collections import ConfigDict
 from avshare_jax.benchmark.figures import Figures, note, positive, spread
 from avshare_jax.benchmark.states import load_pretraining_config, random_batch, random_state
 from avshare_jax.benchmark.step import compile_step, count_model
-from avshare_jax.page_style import FIGURE_STYLE
-from avshare_jax.settings import UserError
+from avshare_jax.outputs import check_file
+from avshare_jax.page_style import figure_style
+from avshare_jax.settings import UserError, reason
 from avshare_jax.training.abstract_step import abstract_state_and_batch
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.program import Program
@@ -78,6 +78,8 @@ def measure(options: argparse.Namespace) -> dict[str, Figures]:
     """Measures each size in `options.repeats` turns of `options.steps` steps, after a first turn."""
     if options.picture and not options.picture.parent.is_dir():
         raise UserError(f"--picture={options.picture} is in a folder that does not exist: make it first.")
+    if options.picture:
+        check_file(options.picture)
     config = load_pretraining_config(options.config)
 
     @functools.cache  # The curves meet at the config's own size.
@@ -89,7 +91,10 @@ def measure(options: argparse.Namespace) -> dict[str, Figures]:
 
     curves = {axis: list(measure_curve(config, axis, getattr(options, axis), measure_size)) for axis in AXES}
     if options.picture:
-        draw(curves, options.picture)
+        try:
+            draw(curves, options.picture)
+        except Exception as error:  # What was measured may have taken hours.
+            note(f"{options.picture} could not be drawn ({type(error).__name__}: {reason(error)}).")
     return tabulate(curves)
 
 
@@ -243,7 +248,7 @@ def crossings(curve: Curve) -> Figures:
 
 def draw(curves: Mapping[str, Curve], path: Path) -> None:
     """Draws the curves of each axis relative to their smallest size, and operations by clips for each part."""
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(13.5, 8.4), layout="constrained")
         panels = figure.subplots(2, 2)
         for axes, (axis, curve) in zip(panels.flat, curves.items(), strict=False):
@@ -282,5 +287,6 @@ def scale(axes: Axes, values: Sequence[Any]) -> None:
         return
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(values, labels=[str(value) for value in values])
+    axes.yaxis.set_major_formatter("{x:g}")  # Matplotlib's own would write formulas.
     axes.minorticks_off()
     axes.legend()

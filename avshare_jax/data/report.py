@@ -7,7 +7,7 @@ nothing but what they are about: a data set that is made twice has the same repo
 import dataclasses
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -16,6 +16,7 @@ from avshare_jax.data import report_page, report_plots
 from avshare_jax.data.dataset import Dataset
 from avshare_jax.data.outcomes import Outcome
 from avshare_jax.data.report_tally import Tally, examples_of
+from avshare_jax.settings import reason
 
 JSON_FILE, PAGE_FILE = "prepare_report.json", "prepare_report.html"
 
@@ -58,17 +59,27 @@ def write_files(
         tally.add(outcome)
     facts = {**about(dataset), **tally.facts(dataset.class_names), "unlisted": dict(unlisted)}
     facts["from_records"] = from_records
-    pictures = report_page.Pictures(
-        measures=report_plots.plot_measures(tally.seconds, tally.loudness, tally.resolutions, tally.frame_rates),
-        classes=report_plots.plot_classes([sum(counts.values()) for counts in facts["class_balance"].values()]),
-        records=sample_records(dataset),
-    )
     output.mkdir(parents=True, exist_ok=True)
     (output / JSON_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+    sizes = [sum(counts.values()) for counts in facts["class_balance"].values()]
+    pictures = report_page.Pictures(
+        measures=drawn(report_plots.plot_measures, tally.seconds, tally.loudness, tally.resolutions, tally.frame_rates),
+        classes=drawn(report_plots.plot_classes, sizes),
+        records=sample_records(dataset),
+    )
     page = output / PAGE_FILE
     # File names may hold bytes that are not UTF-8, and so characters that cannot be written.
     page.write_bytes(report_page.format_page(facts, pictures).encode(errors="replace"))
     return page
+
+
+def drawn(draw: Callable[..., bytes], *values: Any) -> bytes:
+    """A picture; no bytes, and a sentence, where drawing fails, which costs neither the data set nor its numbers."""
+    try:
+        return draw(*values)
+    except Exception as error:  # Anything, of Matplotlib and NumPy.
+        print(f"A picture of the report could not be drawn ({type(error).__name__}: {reason(error)}).", flush=True)
+        return b""
 
 
 def about(dataset: Dataset) -> dict[str, Any]:

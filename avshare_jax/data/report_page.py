@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from avshare_jax.page_style import PAGE_STYLE
+from avshare_jax.page_style import PAGE_STYLE, keep_units
 
 KINDS_SHOWN = 30
 EXAMPLES_SHOWN = 3
@@ -58,20 +58,18 @@ def format_page(facts: Mapping[str, Any], pictures: Pictures) -> str:
     if facts["class_balance"]:
         sections.append(class_balance(facts, pictures.classes))
     sections.append(contact_sheet(pictures.records))
-    return (
+    return keep_units(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title>"
         f"<style>{PAGE_STYLE}{STYLE}</style><main>"
-        f"<h1>{name}</h1><p class=lead>{lead(facts)}</p><div class=tiles>{''.join(tiles(facts))}</div>"
+        f"<h1>{name}</h1><p class=lead>{html.escape(lead(facts))}</p><div class=tiles>{''.join(tiles(facts))}</div>"
         f"{''.join(sections)}</main></html>\n"
     )
 
 
 def lead(facts: Mapping[str, Any]) -> str:
-    """What the data set holds, in a few sentences (HTML)."""
-    splits = ", ".join(f"{count:,} in {html.escape(split)}" for split, count in facts["splits"].items())
-    names = "".join(
-        f" {html.escape(name)} stands for {html.escape(union)}." for name, union in facts["split_names"].items()
-    )
+    """What the data set holds, in a few sentences."""
+    splits = ", ".join(f"{count:,} in {split}" for split, count in facts["splits"].items())
+    names = "".join(f" {name} stands for {union}." for name, union in facts["split_names"].items())
     classes = len(facts["class_balance"])
     several = "; a video may have several" if facts["multi_label"] else ""
     labels = f"{count_of(classes, 'class', 'classes')}{several}" if classes else "No labels"
@@ -193,7 +191,7 @@ def class_balance(facts: Mapping[str, Any], curve: bytes) -> str:
     else:
         ends = {name: balance[name] for name in (*order[:ENDS], *order[-ENDS:])}
         caption += f" Below the curve are the {ENDS} largest and the {ENDS} smallest; prepare_report.json has all."
-        content = picture(curve, "class sizes") + class_bars(ends)
+        content = (picture(curve, "class sizes") if curve else "") + class_bars(ends)
     return figure("Class balance", content, caption)
 
 

@@ -10,9 +10,9 @@ import simplejpeg
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from avshare_jax.page_style import FIGURE_STYLE
+from avshare_jax.page_style import figure_style
 
 BLUE, GRAY = "#2463a6", "#bcc5cf"
 FEWEST_BINS, MOST_BINS = 8, 40
@@ -51,7 +51,7 @@ def plot_measures(
     if not panels:
         return b""
     rows = -(-len(panels) // 2)
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(13.5, 3.2 * rows), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         places = figure.subplots(rows, 2, squeeze=False).flat
@@ -66,7 +66,7 @@ def plot_classes(counts: Sequence[int]) -> bytes:
     """Draws numbers of videos by class, the largest class first, as a PNG file; no bytes without classes."""
     if not counts:
         return b""
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(13.5, 3.0), layout="constrained")
         axes = figure.subplots()
         axes.fill_between(
@@ -85,6 +85,7 @@ def _draw_durations(axes: Axes, seconds: Sequence[float]) -> None:
         axes.hist(values, np.geomspace(values.min(), values.max(), _num_bins(values) + 1), color=BLUE)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(LogFormatter())  # Matplotlib's own would write formulas.
     else:
         axes.hist(values, _bins(values), color=BLUE)
     axes.set(title="Duration", xlabel="seconds", ylabel="videos")

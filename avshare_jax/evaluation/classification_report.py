@@ -4,14 +4,13 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
 from avshare_jax.evaluation.overlap import describe
 from avshare_jax.evaluation.summary import format_value
-from avshare_jax.page_style import FIGURE_STYLE, PAGE_STYLE
+from avshare_jax.page_style import PAGE_STYLE, figure_style, keep_units, short_name
 
 PICTURE = "confusion.png"
 MOST_NAMES = 60
@@ -33,10 +32,11 @@ def facts(evaluation: Mapping[str, Any]) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in data["skipped"].items())
     missing = "unknown" if data["num_missing"] is None else f"{data['num_missing']:,}"
     rejected = "unknown" if data["num_rejected"] is None else f"{data['num_rejected']:,}"
+    empty = f" ({data['num_without_class']:,} without any class, which do not count)" * (data["num_without_class"] > 0)
     return (
-        f"{data['name']}, split {data['split']}: {data['num_classes']} classes, {data['num_videos']:,} videos tested, "
-        f"{data['num_skipped']:,} skipped{f' ({reasons})' if reasons else ''}; not in the data set, of all splits: "
-        f"{missing} missing, {rejected} rejected. {views['temporal_views']} x {views['spatial_views']} views, "
+        f"{data['name']}, split {data['split']}: {data['num_classes']} classes, {data['num_videos']:,} videos tested"
+        f"{empty}, {data['num_skipped']:,} skipped{f' ({reasons})' if reasons else ''}; not in the data set, of all "
+        f"splits: {missing} missing, {rejected} rejected. {views['temporal_views']} x {views['spatial_views']} views, "
         f"pooled by {views['pool']}." + (f" {describe(evaluation['overlap'])}" if evaluation["overlap"] else "")
     )
 
@@ -50,27 +50,34 @@ def format_table(evaluation: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_report(folder: epath.Path, evaluation: Mapping[str, Any]) -> None:
-    """Draws the picture and writes the page index.html that shows it, in a folder that is made if it is not there."""
+def write_report(folder: epath.Path, evaluation: Mapping[str, Any]) -> epath.Path:
+    """Draws the picture and writes the page that shows it, in a folder that is made if it is not there.
+
+    Returns:
+      The path of the page.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = [row["name"] for row in evaluation["classes"]]
     plot_confusion(np.array(evaluation["confusion"]), names, folder / PICTURE)
-    (folder / "index.html").write_text(format_page(evaluation))
+    page = folder / "index.html"
+    page.write_bytes(format_page(evaluation).encode(errors="replace"))
+    return page
 
 
 def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: epath.Path) -> None:
     """Draws the share of each class's videos (rows) by the class of their highest score (columns)."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(max(4.0, 0.25 * len(names) + 2.5), 16.0)
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(side + 1, side), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
         figure.colorbar(image, label="% of the class's videos", shrink=0.8)
         axes.set(xlabel="highest score", ylabel="label")
         if len(names) <= MOST_NAMES:
-            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-            axes.set_yticks(range(len(names)), names, fontsize=8)
+            labels = [short_name(name) for name in names]
+            axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
+            axes.set_yticks(range(len(names)), labels, fontsize=8)
         with path.open("wb") as file:
             figure.savefig(file, format="png", dpi=120)
 
@@ -89,7 +96,7 @@ def format_page(evaluation: Mapping[str, Any]) -> str:
         + "</tr>"
         for choice, found in evaluation["measures"].items()
     )
-    return (
+    return keep_units(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{PAGE_STYLE}</style><main>"
         f"<h1>{name}</h1><p class=lead>{lead}</p><table><tr>{head}</tr>{rows}</table>"
         f"<figure><h2>What is taken for what</h2><img src={PICTURE} alt='confusion matrix'><figcaption>Share of each "

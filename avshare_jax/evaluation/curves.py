@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import matplotlib
 import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
@@ -26,7 +25,8 @@ from ml_collections import ConfigDict
 from avshare_jax import models
 from avshare_jax.evaluation.plots import DOTTED, FAINT, INK, TRAINED, smooth
 from avshare_jax.evaluation.report import read_metrics
-from avshare_jax.page_style import FIGURE_STYLE
+from avshare_jax.outputs import check_file
+from avshare_jax.page_style import figure_style, short_name
 from avshare_jax.settings import UserError, quiet_libraries
 from avshare_jax.training.checkpoints import load_config
 from avshare_jax.training.plan import abstract_batch
@@ -117,7 +117,7 @@ def plot_curves(curves: Sequence[Curve], path: epath.Path) -> None:
       path: PNG to write.
     """
     columns, rows = min(COLUMNS, len(curves)), math.ceil(len(curves) / COLUMNS)
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(3.4 * columns, 2.3 * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, curve in zip(grid.flat, curves, strict=False):
@@ -142,7 +142,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     axes.plot(curve.steps, curve.losses, color=TRAINED, alpha=0.3, linewidth=0.8)
     axes.plot(curve.steps, smooth(curve.losses, max(1, len(curve.losses) // 20)), color=TRAINED, linewidth=1.8)
     axes.axhline(curve.guessing, color=INK, linewidth=1, linestyle=DOTTED)
-    axes.set_title(curve.name, fontsize=10)
+    axes.set_title(short_name(curve.name), fontsize=10)
     axes.set_xlim(0, None)
     axes.text(
         0.98, 0.96, f"{curve.start:.2f} → {curve.end:.2f}", transform=axes.transAxes, ha="right", va="top", color=FAINT
@@ -172,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     quiet_libraries()
     try:
+        check_file(options.output)
         curves = [read_curve(workdir) for workdir in options.workdirs]
         plot_curves(curves, epath.Path(options.output))
     except UserError as error:

@@ -17,33 +17,41 @@ from avshare_jax.evaluation.summary import (
     probe_title,
     summary,
 )
-from avshare_jax.page_style import PAGE_STYLE
+from avshare_jax.page_style import PAGE_STYLE, keep_units
 from avshare_jax.training.goodput import CAUSES
 
 
 def format_page(evaluation: Mapping[str, Any], goodput: Mapping[str, float]) -> str:
     """Formats the report's page as HTML; figures are named relative to it, so that the folder can be moved."""
-    dataset, name = evaluation["dataset"], html.escape(evaluation["run"])
+    title = html.escape(evaluation["run"])
+    tables = [html_table(summary(evaluation))]
+    for probe_name in PROBES:
+        if probe := evaluation[probe_name]:
+            others = [target for target in probe["targets"] if target != "class"]
+            tables += [
+                html_table({probe_title(probe_name, probe, target): probe_rows(probe, target)}) for target in others
+            ]
+    figures = "".join(
+        f"<figure><h2>{heading}</h2><img src={file} alt='{heading}'><figcaption>{caption}</figcaption></figure>"
+        for file, (heading, caption) in captions(evaluation).items()
+    )
+    return keep_units(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{PAGE_STYLE}</style><main>"
+        f"<h1>{title}</h1><p class=lead>{html.escape(lead(evaluation))}</p>"
+        f"<div class=tiles>{''.join(tiles(evaluation))}</div>"
+        f"{figures}<h2>All measures</h2>{''.join(tables)}{time_table(goodput)}</main></html>\n"
+    )
+
+
+def lead(evaluation: Mapping[str, Any]) -> str:
+    """Sentences about what was evaluated, on what, and what the figures beside it are of."""
+    dataset = evaluation["dataset"]
     weights = f"Step {evaluation['step']:,} of {evaluation['total_steps']:,}." if evaluation["heldout"] else NO_HEADS
-    lead = (
+    return (
         f"{weights} Data set {dataset['name']}: "
         f"{dataset['num_train_videos']:,} training and {dataset['num_test_videos']:,} test videos. All figures are of "
-        "test videos. &ldquo;Random&rdquo; is the same network with initial weights and BatchNorm statistics of "
-        f"training videos. {html.escape(describe(evaluation['overlap']))} {html.escape(describe_lacking(dataset))}"
-    )
-    tables = [html_table(summary(evaluation))]
-    for name in PROBES:
-        if probe := evaluation[name]:
-            others = [target for target in probe["targets"] if target != "class"]
-            tables += [html_table({probe_title(name, probe, target): probe_rows(probe, target)}) for target in others]
-    figures = "".join(
-        f"<figure><h2>{title}</h2><img src={file} alt='{title}'><figcaption>{caption}</figcaption></figure>"
-        for file, (title, caption) in captions(evaluation).items()
-    )
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{PAGE_STYLE}</style><main>"
-        f"<h1>{name}</h1><p class=lead>{lead}</p><div class=tiles>{''.join(tiles(evaluation))}</div>"
-        f"{figures}<h2>All measures</h2>{''.join(tables)}{time_table(goodput)}</main></html>\n"
+        "test videos. “Random” is the same network with initial weights and BatchNorm statistics of training videos. "
+        f"{describe(evaluation['overlap'])} {describe_lacking(dataset)}"
     )
 
 

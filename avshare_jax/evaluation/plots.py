@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from avshare_jax.evaluation.probes import PARTS
 from avshare_jax.evaluation.retrieval import true_pair_ranks
 from avshare_jax.evaluation.summary import DIRECTIONS, HEADS, LAYERS, heads_of
-from avshare_jax.page_style import FIGURE_STYLE
+from avshare_jax.page_style import figure_style, short_name
 
 TRAINED, RANDOM, INK, FAINT, CEILING = "#2463a6", "#bcc5cf", "#27313b", "#8794a1", "#c0392b"
 DOTTED = (0, (1, 2))
@@ -68,7 +67,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], heldout: Mapping[str, float
       step: Step of the evaluated checkpoint.
       path: PNG to write.
     """
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(13.5, 4.1), layout="constrained")
         losses, top1, pairs = figure.subplots(1, 3)
         for name, label, color in (
@@ -159,7 +158,7 @@ def plot_parameters(parts: Mapping[str, int], path: epath.Path) -> None:
         "nothing shared": {name: parts[name] for name in (*cnns, "transformer_unshared")},
     }
     saved = 1 - (parts["transformer_shared"] + parts["transformer_private"]) / parts["transformer_unshared"]
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(13.5, 3.4), layout="constrained")
         whole, zoom = figure.subplots(1, 2, width_ratios=(3, 2))
         for axes, rows in (
@@ -205,7 +204,7 @@ def plot_probes(probe: Mapping[str, Any], neighbors: Mapping[str, Any], path: ep
     """
     targets = probe["targets"]
     layers = [layer for layer in LAYERS if layer in targets["class"]["trained"]]
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(13.5, 1.0 + 3.0 * len(targets)), layout="constrained")
         grid = figure.subplots(len(targets), len(layers), sharey=True, squeeze=False)
         for row, (target, found) in zip(grid, targets.items(), strict=True):
@@ -258,7 +257,7 @@ def plot_retrieval(scores: Mapping[str, np.ndarray], path: epath.Path) -> None:
     """
     gallery = len(scores["trained"])
     k = np.arange(1, gallery + 1)
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(13.5, 4.1), layout="constrained")
         for axes, (direction, title) in zip(figure.subplots(1, 2, sharey=True), DIRECTIONS.items(), strict=True):
             for name, color, label in (("trained", TRAINED, "trained"), ("random", FAINT, "random initialization")):
@@ -291,7 +290,7 @@ def plot_sheet(pictures: Mapping[int, Picture], rows: Sequence[SheetRow], galler
       path: PNG to write.
     """
     neighbors = len(rows[0].sounds)
-    with matplotlib.rc_context(FIGURE_STYLE):
+    with figure_style():
         figure = Figure(figsize=(15, 0.7 + 1.75 * len(rows)))
         grid = figure.add_gridspec(
             len(rows),
@@ -307,13 +306,14 @@ def plot_sheet(pictures: Mapping[int, Picture], rows: Sequence[SheetRow], galler
         )
         first_image = 3 + neighbors
         columns = {0: "Test video", 2: "Its image finds these sounds", first_image: "Its sound finds these images"}
-        for column, title in columns.items():
+        for column, heading in columns.items():
             left = grid[0, column].get_position(figure).x0
-            figure.text(left, 1 - 0.1 / figure.get_figheight(), title, va="top", fontsize=12, fontweight="bold")
+            figure.text(left, 1 - 0.1 / figure.get_figheight(), heading, va="top", fontsize=12, fontweight="bold")
         for place, row in enumerate(rows):
             query = pictures[row.query]
             note = f"own sound ranks {row.sound_rank} of {gallery}, own image {row.image_rank}"
-            _draw_video(figure, grid[place, 0], query, query.caption, INK).set_xlabel(note, fontsize=8.5, labelpad=3)
+            name = short_name(query.caption)
+            _draw_video(figure, grid[place, 0], query, name, INK).set_xlabel(note, fontsize=8.5, labelpad=3)
             for number in range(neighbors):
                 for column, index, dim in (
                     (2 + number, row.sounds[number], "frames"),
@@ -321,7 +321,7 @@ def plot_sheet(pictures: Mapping[int, Picture], rows: Sequence[SheetRow], galler
                 ):
                     found = pictures[index]
                     verdict, color = _verdict(index == row.query, found.caption == query.caption)
-                    title = f"{number + 1}. {found.caption}{verdict}"
+                    title = f"{number + 1}. {short_name(found.caption)}{verdict}"
                     _draw_video(figure, grid[place, column], found, title, color, dim)
         _save(figure, path)
 

@@ -48,7 +48,7 @@ def write_report(
         plots.plot_retrieval(scores, folder / "retrieval.png")
         plots.plot_sheet(pictures, sheet, len(scores["trained"]), folder / "videos.png")
     page = folder / "index.html"
-    page.write_text(format_page(evaluation, goodput))
+    page.write_bytes(format_page(evaluation, goodput).encode(errors="replace"))
     return page
 
 

@@ -57,9 +57,9 @@ def summary(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
             sections[f"{probe_title(name, probe, 'class')}, {videos}"] = probe_rows(probe, "class")
     if retrieval := evaluation["retrieval"]:
         sections[f"Retrieval among {retrieval['num_videos']} test videos"] = retrieval_rows(retrieval)
-    for layer, retrieval in (evaluation["feature_retrieval"] or {}).items():
-        title = f"Retrieval by features, {LAYERS[layer]}, among {retrieval['num_videos']} test videos"
-        sections[title] = retrieval_rows(retrieval)
+    for layer, found in (evaluation["feature_retrieval"] or {}).items():
+        title = f"Retrieval by features, {LAYERS[layer]}, among {found['num_videos']} test videos"
+        sections[title] = retrieval_rows(found)
     return sections
 
 

@@ -114,7 +114,22 @@ def test_a_run_gives_its_figures_and_its_picture(config, monkeypatch, tmp_path, 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_operations_alone_take_no_steps(config, monkeypatch, tmp_path):
+def test_a_picture_that_cannot_be_drawn_costs_no_figures(config, monkeypatch, tmp_path, capsys):
+    def fail(*_):
+        raise ValueError("Unknown symbol")
+
+    monkeypatch.setattr(scaling, "load_pretraining_config", lambda _: config)
+    monkeypatch.setattr(scaling, "count_model", lambda config: Counter({"visual_cnn": 12, "hqk": 2, "": 4}))
+    monkeypatch.setattr(scaling, "draw", fail)
+    flags = ["scaling", "--clips=2,3", "--videos=", "--devices=", "--count_only"]
+    assert scaling.measure(parse([*flags, f"--picture={tmp_path / 'a.png'}"]))
+    assert "a.png could not be drawn (ValueError: Unknown symbol)." in capsys.readouterr().err
+    monkeypatch.setattr(scaling, "count_model", None)
+    with pytest.raises(UserError, match=r"cannot be written \(Is a directory\)"):
+        scaling.measure(parse([*flags, f"--picture={tmp_path}"]))
+
+
+def test_operations_alone_take_no_steps(config, monkeypatch, tmp_path, drawn_texts):
     monkeypatch.setattr(scaling, "load_pretraining_config", lambda _: config)
     counts = {"visual_cnn": 12, "hqk": 2, "": 4}
     monkeypatch.setattr(scaling, "count_model", lambda config: Counter(counts))
@@ -124,7 +139,7 @@ def test_operations_alone_take_no_steps(config, monkeypatch, tmp_path):
     reckoned = {scaling.ATTENTION: 3 * 12 / 2, scaling.PAIRS: 3 * 12 / 4, "both together": 3 * 12 / 6}
     assert crossings == pytest.approx(reckoned)
     assert not any("a step" in name for figures in found.values() for name in figures)
-    assert (tmp_path / "operations.png").exists()
+    assert (tmp_path / "operations.png").exists() and not any("mathdefault" in text for text in drawn_texts)
 
 
 @pytest.mark.slow

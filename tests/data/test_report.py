@@ -12,6 +12,7 @@ import pytest
 import simplejpeg
 from etils import epath
 
+from avshare_jax.data import report_plots
 from avshare_jax.data.dataset import open_dataset
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.outcomes import MISSING, NO_AUDIO, NO_VIDEO, REJECTED, USED, Outcome
@@ -212,6 +213,30 @@ def test_hostile_names_are_text(tmp_path):
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 4  # As record, class, example of a note, and unlisted file.
     assert facts["unlisted"]["examples"] == [HOSTILE, surrogate]
+
+
+def test_a_picture_that_cannot_be_drawn_costs_the_picture_alone(tmp_path, labeled, monkeypatch, capsys):
+    def fail(*_):
+        assert (tmp_path / "report" / "prepare_report.json").exists()
+        raise ValueError("Unknown symbol: $x$")
+
+    monkeypatch.setattr(report_plots, "plot_measures", fail)
+    facts, page = report(*labeled, tmp_path / "report")
+    assert facts["videos"]["all"] == 9 and len(page.sources) == 2 * 4 - 2  # No histograms.
+    sentence = "A picture of the report could not be drawn (ValueError: Unknown symbol: $x$).\n"
+    assert capsys.readouterr().out == sentence
+
+
+@pytest.mark.parametrize("seconds", [[30.0, 32.0, 40.0, 700.0], [0.2, 1.0, 30.0, 31.0], [2.0, 3.0]])
+def test_durations_on_any_scale_need_no_formulas(seconds, drawn_texts):
+    assert report_plots.plot_measures(seconds, [-20.0], {"$24×16": 2}, {"25": 1}).startswith(b"\x89PNG")
+    assert "$24×16" in drawn_texts and not any("mathdefault" in text for text in drawn_texts)
+
+
+def test_numbers_stay_with_their_units(tmp_path, labeled):
+    report(*labeled, tmp_path / "report")
+    page = (tmp_path / "report" / "prepare_report.html").read_text()
+    assert "3.75&nbsp;s a video" in page and "44,100&nbsp;Hz" in page and not re.search(r"\d (s|Hz|dB)\b", page)
 
 
 def test_one_class(tmp_path):

@@ -1,6 +1,9 @@
 """Which videos count in a test of classification, and what is said of the others."""
 
 import dataclasses
+import html
+import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +14,11 @@ from avshare_jax.data.unreadable import Unreadable
 from avshare_jax.evaluation import classification_report, classify
 from avshare_jax.evaluation.multi_view import Video
 from avshare_jax.evaluation.overlap import Overlap
+from avshare_jax.page_style import short_name
 from avshare_jax.recipes import classification
 from avshare_jax.settings import UserError
 from tests import transfer
+from tests.hostile_names import MARKUP, NAMES
 
 BOTH = {"visual": True, "audio": True}
 
@@ -101,6 +106,64 @@ def test_incomplete_videos_count_where_they_are_kept(make_run, videos):
     assert scored.skipped["nothing"] == "has no image"
 
 
+def test_videos_without_any_class_are_said_and_do_not_count(make_run):
+    scores = {"both": np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [1.0, 1.0, 1.0]])}
+    scored = classify.Scored(
+        ["a", "b", "c"], np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]]), scores, {"both": np.ones(3, bool)}, {}
+    )
+    found = classify.summarize(make_run(), scored)
+    assert (found["dataset"]["num_videos"], found["dataset"]["num_without_class"]) == (3, 1)
+    assert found["measures"]["both"]["num_videos"] == 2 and found["measures"]["both"]["top1"] == 1
+    assert "3 videos tested (1 without any class, which do not count)" in classification_report.format_table(found)
+
+
+def test_classes_and_data_sets_may_have_any_name(make_run, tmp_path, drawn_texts):
+    names = (*NAMES, *(f"{name} again" for name in NAMES))
+    run = make_run(**{"task.class_names": names, "name": MARKUP, "init_from": MARKUP})
+    run.dataset.name = MARKUP
+    scores = np.eye(len(names))[::-1]
+    counted = np.ones(len(names), bool)
+    scored = classify.Scored(list(names), np.arange(len(names)), {"both": scores}, {"both": counted}, {})
+    evaluation = classify.summarize(run, scored)
+    page = classification_report.write_report(run.workdir / "report", evaluation).read_bytes().decode()
+    assert {short_name(name) for name in names} <= set(drawn_texts)
+    assert "<script>" not in page and page.count(html.escape(MARKUP)) >= 7  # Title, heading, lead, and two classes.
+    assert not re.search(r"\d (%|s\b)", page)
+
+
+def test_measures_are_written_before_a_report_is_drawn(make_run, videos, monkeypatch, capsys):
+    def fail(*_):
+        assert (run.workdir / "eval" / "10.json").exists()
+        raise ValueError("Unknown symbol: \\frac")
+
+    run = make_run()
+    monkeypatch.setattr(classify, "open_run", lambda *_: run)
+    monkeypatch.setattr(classify, "Classification", lambda config: None)
+    monkeypatch.setattr(classify, "score_run", lambda *_: select(run, videos))
+    monkeypatch.setattr(classification_report, "plot_confusion", fail)
+    found = classify.evaluate(None, run.workdir)
+    assert json.loads((run.workdir / "eval" / "10.json").read_text()) == found
+    assert (run.workdir / "eval" / "10.videos.jsonl").exists() and list(
+        (run.workdir / "tensorboard" / "eval").iterdir()
+    )
+    said = capsys.readouterr().out
+    assert "image and sound" in said and "50.0 %" in said
+    assert said.endswith("The report could not be drawn (ValueError: Unknown symbol: \\frac); no measure is lost.\n")
+
+
+def test_what_cannot_be_written_is_printed_first(make_run, videos, monkeypatch, capsys):
+    run = make_run()
+    monkeypatch.setattr(classify, "open_run", lambda *_: run)
+    monkeypatch.setattr(classify, "Classification", lambda config: None)
+    monkeypatch.setattr(classify, "score_run", lambda *_: select(run, videos))
+    (run.workdir / "eval").write_text("a file")
+    with pytest.raises(
+        UserError, match=r"is printed above, and cannot be written to .*10\.videos\.jsonl \(File exists\)"
+    ):
+        classify.evaluate(None, run.workdir)
+    assert "50.0 %" in capsys.readouterr().out
+
+
 def test_results_say_what_was_tested_and_what_is_missing(make_run, videos, tmp_path):
     outcomes = [
         Outcome(name, name, "test", "", (), kind)
@@ -118,6 +181,7 @@ def test_results_say_what_was_tested_and_what_is_missing(make_run, videos, tmp_p
         "multi_label": False,
         "num_records": 6,
         "num_videos": 2,
+        "num_without_class": 0,
         "num_skipped": 5,
         "skipped": {},
         "num_missing": 2,
@@ -128,7 +192,8 @@ def test_results_say_what_was_tested_and_what_is_missing(make_run, videos, tmp_p
     table = classification_report.format_table(found)
     assert "3 classes, 2 videos tested, 5 skipped" in table and "2 missing, 1 rejected" in table and "50.0 %" in table
     classify.write(run, found, scored)
+    classification_report.write_report(run.workdir / "report", found)
     lines = (tmp_path / "eval" / "10.videos.jsonl").read_text().splitlines()
     assert len(lines) == 7 and '"skipped": "has no label"' in lines[-1]
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "<td>dog</td><td>1</td><td>0.0 %</td>" in page and "owl" in page
+    assert "<td>dog</td><td>1</td><td>0.0&nbsp;%</td>" in page and "owl" in page

@@ -10,7 +10,9 @@ import pytest
 from etils import epath
 
 from avshare_jax.evaluation.curves import Curve, loss_of_guessing, main, plot_curves, read_curve
+from avshare_jax.page_style import short_name
 from avshare_jax.settings import UserError, load_config_file
+from tests.hostile_names import NAMES
 
 CONFIG = Path(__file__).parents[2] / "configs" / "pretrain.py"
 
@@ -95,6 +97,16 @@ def test_every_curve_has_a_panel(tmp_path, number, columns, rows):
     assert panels == [place < number for place in range(rows * columns)]
 
 
+def test_runs_may_have_any_name(tmp_path, drawn_texts):
+    plot_curves([curve(name, [3.0, 2.0]) for name in NAMES], epath.Path(tmp_path) / "curves.png")
+    assert {short_name(name) for name in NAMES} <= set(drawn_texts)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_runs_are_read(tmp_path):
+    with pytest.raises(SystemExit, match=r"cannot be written \(Is a directory\)"):
+        main([str(tmp_path / "no run"), f"--output={tmp_path}"])
+
+
 def test_command_line(make_run, tmp_path, capsys):
     runs = [make_run("recipe", [15.0, 12.0]), make_run("late_fusion", [9.0, 8.0], "demo,late_fusion")]
     main([*map(str, runs), f"--output={tmp_path / 'curves.png'}"])
@@ -112,7 +124,7 @@ def test_what_cannot_be_drawn_is_a_sentence(make_run, tmp_path):
         ([str(tmp_path / "nothing"), f"--output={tmp_path / 'a.png'}"], "There is no run in"),
         (
             [str(make_run("run", [1.0])), f"--output={tmp_path / 'nowhere' / 'a.png'}"],
-            "a.png cannot be written: No such",
+            r"a.png cannot be written \(No such",
         ),
     ):
         with pytest.raises(SystemExit, match=sentence):

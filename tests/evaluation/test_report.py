@@ -1,5 +1,6 @@
 """The report opens from disk: all that the page shows lies beside it."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -10,8 +11,11 @@ import pytest
 from etils import epath
 
 from avshare_jax.evaluation.overlap import Overlap
-from avshare_jax.evaluation.plots import Picture
+from avshare_jax.evaluation.page import format_page
+from avshare_jax.evaluation.plots import Picture, SheetRow, plot_sheet
 from avshare_jax.evaluation.report import read_metrics, sheet_rows, write_report
+from avshare_jax.page_style import short_name
+from tests.hostile_names import MARKUP, NAMES
 
 GOODPUT = {"steps": 90.0, "compilation": 9.0, "lost": 1.0, "downtime": 0.0}
 
@@ -21,9 +25,13 @@ class Images(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.sources, self.open = [], []
+        self.sources, self.open, self.tags, self.texts = [], [], set(), []
+
+    def handle_data(self, data):
+        self.texts.append(data)
 
     def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
         if tag == "img":
             self.sources.append(dict(attributes)["src"])
         elif tag != "meta":
@@ -55,7 +63,7 @@ def metrics(made_up_evaluation):
     ]
 
 
-def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics, pictures):
+def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics, pictures, drawn_texts):
     sheet = sheet_rows(made_up_scores["trained"], [pictures[place].caption for place in range(40)], 3)
     folder = epath.Path(tmp_path) / "run" / "report"
     page = write_report(folder, made_up_evaluation, metrics, made_up_scores, sheet, pictures, GOODPUT)
@@ -69,9 +77,10 @@ def test_page_and_figures(tmp_path, made_up_evaluation, made_up_scores, metrics,
         height, width, _ = matplotlib.image.imread(str(folder / source)).shape
         assert width > 1200 and height > 300
     assert "http" not in text and str(tmp_path) not in text
-    assert re.search(r"<b>25\.0 %</b>", text)  # the weakest head of masked embedding prediction
-    assert re.search(r"<td>steps</td><td>90 s</td><td>90\.0 %</td>", text) and "<td>lost</td>" in text
+    assert re.search(r"<b>25\.0&nbsp;%</b>", text)  # the weakest head of masked embedding prediction
+    assert re.search(r"<td>steps</td><td>90&nbsp;s</td><td>90\.0&nbsp;%</td>", text) and "<td>lost</td>" in text
     assert "<td>downtime</td>" not in text
+    assert "Whole network" in drawn_texts and not any("mathdefault" in text for text in drawn_texts)  # No formulas.
 
 
 def test_a_run_without_labels_or_metrics_has_a_report_too(tmp_path, made_up_evaluation, made_up_scores, pictures):
@@ -108,9 +117,32 @@ def test_page_says_what_is_missing_and_what_pretraining_has_seen(tmp_path, made_
 
 def test_names_are_escaped(tmp_path, made_up_evaluation, made_up_scores, pictures):
     sheet = sheet_rows(made_up_scores["trained"], ["a"] * 40, 1)
-    evaluation = made_up_evaluation | {"run": "<script>"}
-    page = write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures, GOODPUT)
-    assert "<script>" not in page.read_text()
+    evaluation = made_up_evaluation | {"run": MARKUP}
+    evaluation["dataset"] = evaluation["dataset"] | {"name": MARKUP}
+    evaluation["overlap"] = Overlap(MARKUP, 90, 40, not_compared=(MARKUP,)).to_json(excluded=False)
+    found = Images()
+    found.feed(write_report(epath.Path(tmp_path), evaluation, [], made_up_scores, sheet, pictures, GOODPUT).read_text())
+    assert "script" not in found.tags
+    # As title and heading; as data set, that of pretraining, and what could not be compared.
+    assert " ".join(found.texts).count(MARKUP) == 5
+
+
+def test_the_page_is_called_as_the_run(made_up_evaluation):
+    page = format_page(made_up_evaluation, GOODPUT)
+    assert "<title>pretrain_demo</title>" in page and "<h1>pretrain_demo</h1>" in page
+
+
+def test_numbers_stay_with_their_units(made_up_evaluation):
+    page = format_page(made_up_evaluation, GOODPUT)
+    assert page.count("&nbsp;%") > 100 and not re.search(r"\d (%|s\b)", page)
+
+
+def test_every_name_can_be_on_the_sheet_of_videos(tmp_path, pictures, drawn_texts):
+    pictures = {place: dataclasses.replace(x, caption=NAMES[place % len(NAMES)]) for place, x in pictures.items()}
+    sheet = [SheetRow(place, (place + 1, place + 2), (place + 3, place + 4), 1, 2) for place in (0, 5, 10)]
+    plot_sheet(pictures, sheet, 40, epath.Path(tmp_path) / "videos.png")
+    titles = {re.sub(r"^[12]\. ", "", text) for text in drawn_texts}
+    assert {short_name(name) for name in NAMES} <= titles
 
 
 def test_metrics_leave_out_a_line_that_is_being_written(tmp_path):
