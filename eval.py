@@ -3,24 +3,15 @@
 With --watch, each checkpoint of a running training as it lands, until the last.
 """
 
-import math
 import os
+from functools import partial
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
-from avshare_jax.data.dataset import DatasetError
+from avshare_jax import schema, settings
+from avshare_jax.data.errors import DatasetError
 
-LIMITS = {
-    **dict.fromkeys(("batch_size", "recalibration_batches", "probe.max_iterations", "sheet_videos"), (1, math.inf)),
-    **dict.fromkeys(("bootstrap_resamples",), (1, math.inf)),
-    "neighbors.temperature": (1e-3, math.inf),
-    **dict.fromkeys(("max_videos", "retrieval_gallery"), (2, math.inf)),
-    **dict.fromkeys(("seed", "data.num_workers"), (0, math.inf)),
-    "poll_seconds": (0.01, math.inf),
-}
-TUPLES = ("probe.standardized_c", "probe.whitened_c", "canonical_penalties")
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Folder of the run to evaluate.")
 WATCH = flags.DEFINE_bool("watch", False, "Evaluate each checkpoint as it lands, until the run's last step.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
@@ -30,8 +21,6 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 
 def main(config: ConfigDict) -> None:
     """Evaluates; JAX and the libraries for plots are imported only once the command line is known to be right."""
-    settings.check_fields(config, LIMITS)
-    settings.check_tuples(config, TUPLES, whole=("neighbors.k",))
     from avshare_jax.compilation_cache import keep_compiled_programs
     from avshare_jax.training import hosts
 
@@ -44,4 +33,5 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.
-    settings.run(main, "configs/eval.py", user_errors=(DatasetError,))
+    find_mistakes = partial(schema.find_mistakes, kinds=(schema.EVALUATION,))
+    settings.run(main, "configs/eval.py", find_mistakes, user_errors=(DatasetError,))

@@ -5,11 +5,12 @@ python main.py --config=configs/finetune_ucf101.py --config.init_from=RUN --work
 """
 
 import os
+from functools import partial
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
+from avshare_jax import schema, settings
 from avshare_jax.data.errors import DatasetError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/<name of the config>.")
@@ -41,4 +42,5 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.
-    settings.run(main, "configs/pretrain.py", user_errors=(DatasetError,))
+    find_mistakes = partial(schema.find_mistakes, kinds=schema.TRAINING)
+    settings.run(main, "configs/pretrain.py", find_mistakes, user_errors=(DatasetError,))

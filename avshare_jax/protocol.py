@@ -10,13 +10,14 @@ import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
-from avshare_jax.data.dataset import DatasetError
+from avshare_jax import schema, settings
+from avshare_jax.data.errors import DatasetError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; by default runs/<name of the config>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
@@ -175,10 +176,6 @@ def format_result(result: Mapping[str, Any]) -> str:
 
 def main(config: ConfigDict) -> None:
     """Runs the protocol of the config."""
-    if "task" not in config:
-        raise settings.UserError(
-            f"The config {config.name} is of no downstream task: choose one of configs/finetune_*.py."
-        )
     from avshare_jax.compilation_cache import keep_compiled_programs
     from avshare_jax.training import hosts
 
@@ -190,4 +187,5 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.
-    settings.run(main, "configs/finetune_ucf101.py", user_errors=(DatasetError,))
+    find_mistakes = partial(schema.find_mistakes, kinds=(schema.CLASSIFICATION,))
+    settings.run(main, "configs/finetune_ucf101.py", find_mistakes, user_errors=(DatasetError,))

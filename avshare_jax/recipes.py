@@ -11,9 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from avshare_jax import settings
+from avshare_jax import settings, sizes
 from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.models import sizes
 
 Changes = Mapping[str, Callable[[ConfigDict], None]]
 

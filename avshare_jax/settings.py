@@ -3,7 +3,6 @@
 import difflib
 import functools
 import logging as python_logging
-import math
 import os
 import re
 import runpy
@@ -15,6 +14,8 @@ from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+FindMistakes = Callable[[Mapping[str, Any]], list[str]]
 
 CRASHED = 70
 """Exit code after an error in the program: EX_SOFTWARE. 1 would say that the user made a mistake."""
@@ -30,18 +31,30 @@ def reason(error: Exception) -> str:
     return said.splitlines()[0].rstrip(".")
 
 
-def run(main: Callable[[ConfigDict], None], default_config: str, user_errors: tuple[type[Exception], ...] = ()) -> None:
-    """Parses the command line, calls `main(config)` and leaves the process.
+def run(
+    main: Callable[[ConfigDict], None],
+    default_config: str,
+    find_mistakes: FindMistakes,
+    user_errors: tuple[type[Exception], ...] = (),
+) -> None:
+    """Parses and checks the command line, calls `main(config)` and leaves the process.
 
     The config is `--config=FILE.py[:VARIANT]` with overrides like `--config.optimizer.b1=0.8`. `UserError` and the
     classes in `user_errors` end the process with their message on stderr and exit code 1, without a traceback; other
     errors with one, and with exit code `CRASHED`, so that a script may start it again.
+
+    Args:
+      main: what the binary does.
+      default_config: where there is no `--config`.
+      find_mistakes: gives a sentence for each mistake in the fields of a config, as `schema.find_mistakes`.
+      user_errors: beside `UserError`.
     """
     quiet_libraries()
     expected = (UserError, *user_errors)
     try:
         # Before the flag exists: it reads the overrides as soon as it is defined.
-        check_overrides(sys.argv[1:], default_config)
+        arguments = flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False)
+        check_arguments(arguments, default_config, find_mistakes)
         config = config_flags.DEFINE_config_file("config", default_config, "Config file: FILE.py or FILE.py:VARIANT.")
     except (flags.Error, UserError) as error:
         sys.exit(f"error: {error}")
@@ -50,7 +63,7 @@ def run(main: Callable[[ConfigDict], None], default_config: str, user_errors: tu
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {_flag_sentence(str(error))}")
 
     def guarded(argv: Sequence[str]) -> None:
         try:
@@ -68,71 +81,117 @@ def run(main: Callable[[ConfigDict], None], default_config: str, user_errors: tu
     app.run(guarded, flags_parser=parse)
 
 
-def check_overrides(arguments: Sequence[str], default_config: str) -> None:
-    """Checks that each `--config.FIELD` argument names a field of the config file that the arguments choose.
+def _flag_sentence(error: str) -> str:
+    """What absl says of a flag, as a sentence: of `--num_processes=a`, that it must be a whole number."""
+    kinds = {"int": "a whole number", "float": "a number", "bool": "True or False"}
+    wrong = re.match(r"flag --([^=]+)=(.*?): ", error)
+    if wrong and wrong[1] in flags.FLAGS and (kind := kinds.get(flags.FLAGS[wrong[1]].flag_type())):
+        return f"--{wrong[1]}={wrong[2]} must be {kind}."
+    return error
+
+
+def check_arguments(arguments: Sequence[str], default_config: str, find_mistakes: FindMistakes) -> None:
+    """Checks the config that the arguments choose, and their `--config.FIELD`.
+
+    Args:
+      arguments: of the command line.
+      default_config: where they choose none.
+      find_mistakes: as for `run`.
 
     Raises:
-      UserError: the config file does not exist or rejects its variant, or a field does not exist; names the nearest.
+      UserError: the config file cannot be used; or lists all mistakes in fields: those that do not exist, with the
+        nearest, and values that a field cannot have.
     """
-    known = sorted(field_names(load_config_file(_config_argument(arguments, default_config))))
-    for argument in arguments:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        if match and match[1] not in known:
-            raise UserError(f"The config has no field {match[1]!r}{nearest_name(match[1], known)}.")
+    config = load_config_file(_config_argument(arguments, default_config))
+    known, mistakes = sorted(field_names(config)), []
+    overrides, unreadable = _overrides(arguments, config), {}
+    for name, given in overrides.items():
+        if name not in known:
+            mistakes.append(f"The config has no field {name!r}{nearest_name(name, known)}.")
+        elif not _parse_override(config, name, given):
+            unreadable[name] = given[-1].partition("=")[2] if "=" in given[-1] else given[-1]
+    values = config.to_dict()
+    for name, text in unreadable.items():  # As it was typed: the schema says what it should have been.
+        *groups, leaf = name.split(".")
+        functools.reduce(lambda group, part: group[part], groups, values)[leaf] = text
+    if mistakes := mistakes + find_mistakes(values):
+        raise UserError(list_mistakes(mistakes))
+
+
+def _overrides(arguments: Sequence[str], config: ConfigDict) -> dict[str, list[str]]:
+    """The arguments that override a field, by its dotted name; with the values that are arguments of their own."""
+    found: dict[str, list[str]] = {}
+    for position, argument in enumerate(arguments):
+        if match := re.match(r"--?(?:no)?config\.([^=]+)", argument):
+            given = found.setdefault(match[1], [])
+            given.append(argument)
+            flag = argument.lstrip("-").startswith("no") or _field_type(config, match[1]) is bool
+            if "=" not in argument and not flag:
+                given += arguments[position + 1 : position + 2]
+    return found
+
+
+def _field_type(config: ConfigDict, name: str) -> type | None:
+    """The type of a field, or None where there is no such field."""
+    *groups, leaf = name.split(".")
+    for group in groups:
+        config = config.get(group)
+        if not isinstance(config, ConfigDict):
+            return None
+    return config.get_type(leaf) if leaf in config else None
+
+
+def _parse_override(config: ConfigDict, name: str, given: Sequence[str]) -> bool:
+    """Sets a field of the config as the arguments say; gives false where they cannot be read as its type."""
+    flag_values, argv = flags.FlagValues(), ["", *given]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=argv)
+        flag_values(argv)
+    except Exception:  # Of flags, or of the library's own parsers.
+        return False
+    return True
 
 
 def load_config_file(path_and_variant: str) -> ConfigDict:
-    """Returns `get_config(variant)` of `FILE.py[:VARIANT]`; `UserError` where there is no such file or variant."""
+    """Returns `get_config(variant)` of `FILE.py[:VARIANT]`.
+
+    Raises:
+      UserError: there is no such file or variant, or running the file fails; says at which line.
+    """
     path, *variant = path_and_variant.split(":", 1)
     if not Path(path).is_file():
         siblings = [str(sibling) for sibling in Path(path).parent.glob("*.py")]
         raise UserError(f"There is no config file {path!r}{nearest_name(path, siblings)}.")
     try:
-        return runpy.run_path(path)["get_config"](*variant)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The config file {path} cannot be used as {path_and_variant!r}: {error}") from error
+        names = runpy.run_path(path)
+        if "get_config" not in names:
+            raise UserError(f"The config file {path} has no function get_config, which returns the config.")
+        config = names["get_config"](*variant)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"The config file {path} cannot be used as {path_and_variant!r}: {_where(error, path, variant)}{error}"
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config of {path} must return a ConfigDict, and returned {type(config).__name__}.")
+    return config
 
 
-def check_fields(
-    config: ConfigDict, limits: Mapping[str, tuple[float, float]], choices: Mapping[str, Sequence[str]] | None = None
-) -> None:
-    """Checks values that are right or wrong by themselves.
-
-    Args:
-      config: any.
-      limits: lowest and highest value by the dotted name of the field.
-      choices: all values by the dotted name of the field.
-
-    Raises:
-      UserError: names the first field that is out of its limits, or none of its choices.
-    """
-    for name, (low, high) in limits.items():
-        value = functools.reduce(getattr, name.split("."), config)
-        if not low <= value <= high:
-            asked = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-            raise UserError(f"config.{name}={value} must be {asked}.")
-    for name, known in (choices or {}).items():
-        value = functools.reduce(getattr, name.split("."), config)
-        if value not in known:
-            raise UserError(f"config.{name}={value} must be one of {', '.join(known)}.")
+def _where(error: Exception, path: str, variant: Sequence[str]) -> str:
+    """The line of a config file at which an error came up."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    # A syntax error names its line itself, and a wrong variant has none.
+    if not lines or isinstance(error, SyntaxError) or (variant and isinstance(error, ValueError)):
+        return ""
+    return f"line {lines[-1]}: {type(error).__name__}: "
 
 
-def check_tuples(config: ConfigDict, names: Sequence[str], whole: Sequence[str] = ()) -> None:
-    """Checks tuples of numbers above 0 to choose from.
-
-    Args:
-      config: any.
-      names: dotted names of fields.
-      whole: the same, of fields whose numbers have to be whole.
-
-    Raises:
-      UserError: names the first field that is empty or holds anything else.
-    """
-    for name in (*names, *whole):
-        values, kinds = functools.reduce(getattr, name.split("."), config), (int,) if name in whole else (int, float)
-        if not values or not all(type(value) in kinds and 0 < value < math.inf for value in values):
-            kind = "whole numbers" if name in whole else "numbers"
-            raise UserError(f"config.{name}={values} must be {kind} above 0, at least one.")
+def list_mistakes(mistakes: Sequence[str]) -> str:
+    """One sentence as it is; several as lines under a heading."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    return "\n  ".join((f"The config has {len(mistakes)} mistakes:", *mistakes))
 
 
 def field_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:

@@ -11,9 +11,8 @@ released code reaches 85.8 % top-1 and 97.8 % top-5. Marks: see `avshare_jax/rec
 
 from ml_collections import ConfigDict
 
-from avshare_jax import recipes
+from avshare_jax import recipes, sizes
 from avshare_jax.data.frontend import FrontEnd
-from avshare_jax.models import sizes
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from avshare_jax import recipes
+from avshare_jax import recipes, sizes
 from avshare_jax.data.frontend import PRESETS
-from avshare_jax.models import sizes
 
 
 def get_config(variant: str = "") -> ConfigDict:

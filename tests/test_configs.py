@@ -14,7 +14,6 @@ from avshare_jax import models
 from avshare_jax.data import demo
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.training.classification import Classification
-from avshare_jax.training.finetune import check_ranges, with_split
 from avshare_jax.training.metrics import console_line
 from avshare_jax.training.optimizer import make_finetuning_optimizer
 from avshare_jax.training.plan import abstract_batch
@@ -109,7 +108,6 @@ def test_numbers_fit_together(name):
     assert model.hidden % model.heads == 0
     assert len(model.visual_cnn.stage_sizes) == len(model.visual_cnn.temporal_kernels)
     if name in DOWNSTREAM:
-        check_ranges(with_split(config))
         assert config.test.crop <= config.test.short_side <= data.frontend.short_side
         return
     # Negatives come from the part of the batch that remains when the outer 5 % of distances are cut.

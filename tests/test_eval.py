@@ -15,10 +15,7 @@ ROOT = Path(__file__).parent.parent
     [
         (["--workdir=no_such_run"], ["no run", "no_such_run"]),
         (["--config.batchsize=8"], ["'batchsize'", "batch_size"]),
-        (["--config.recalibration_batches=0"], ["recalibration_batches=0 must be at least 1"]),
-        (["--config.batch_size=0"], ["batch_size=0 must be at least 1"]),
-        (["--config.neighbors.k=(1.5,)"], ["neighbors.k=(1.5,) must be whole numbers above 0"]),
-        (["--config.canonical_penalties=()"], ["canonical_penalties=() must be numbers above 0"]),
+        (["--config.neighbors.k=(1.5,)"], ["neighbors.k=(1.5,) holds 1.5, which must be a whole number, at least 1."]),
         (["--workdir=~/no_such_run"], ["no run in /home of the test/no_such_run"]),
         (["--config=configs/evla.py"], ["configs/evla.py", "configs/eval.py"]),
     ],

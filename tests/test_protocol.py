@@ -110,4 +110,7 @@ def test_a_config_of_no_task_gets_a_sentence():
         timeout=120,
     )
     assert result.returncode == 1
-    assert result.stderr == "error: The config demo is of no downstream task: choose one of configs/finetune_*.py.\n"
+    assert result.stderr == (
+        "error: The config is one of pretraining, but this command takes those of a downstream task: "
+        "choose another --config.\n"
+    )

@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from avshare_jax import schema
 from avshare_jax.benchmark.figures import Figures, note, positive, spread
 from avshare_jax.benchmark.states import load_pretraining_config, random_batch, random_state
 from avshare_jax.benchmark.step import compile_step, count_model
@@ -35,7 +36,6 @@ from avshare_jax.settings import UserError, reason
 from avshare_jax.training.abstract_step import abstract_state_and_batch
 from avshare_jax.training.mesh import make_mesh
 from avshare_jax.training.program import Program
-from avshare_jax.training.run import check_objectives
 from avshare_jax.training.sharding import check_layout
 
 LIBRARIES = ("matplotlib",)
@@ -127,7 +127,7 @@ def resize(config: ConfigDict, clips: int, videos: int) -> ConfigDict:
     options = config.objectives
     others = videos // config.memory.accumulation_steps // options.negative_groups * clips - 1
     options.num_negatives = max(1, min(options.num_negatives, others))
-    check_objectives(config)
+    schema.check(config, (schema.PRETRAINING,))
     return config
 
 

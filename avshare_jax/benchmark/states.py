@@ -4,16 +4,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
-from avshare_jax.settings import UserError
+from avshare_jax import schema, settings
 from avshare_jax.training.step import Batch, TrainState
 
 
 def load_pretraining_config(path_and_variant: str) -> ConfigDict:
-    """Reads FILE.py[:VARIANT]; `UserError` where there is none, or where it is that of a downstream task."""
+    """Reads FILE.py[:VARIANT]; `UserError` where there is none, or where it is not a right one of pretraining."""
     config = settings.load_config_file(path_and_variant)
-    if "task" in config:
-        raise UserError(f"{path_and_variant} is a downstream task; what is measured here is pretraining.")
+    schema.check(config, (schema.PRETRAINING,))
     return config
 
 

@@ -26,10 +26,10 @@ from avshare_jax.evaluation.overlap import Overlap, find_overlap
 from avshare_jax.evaluation.runs import draw, record, writing_measures
 from avshare_jax.models.avbert import INPUTS
 from avshare_jax.progress import stage, with_progress
-from avshare_jax.settings import UserError, check_fields
+from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import restore_variables
 from avshare_jax.training.classification import Batch, Classification, Variables
-from avshare_jax.training.finetune import CHOICES, LIMITS, check_classes, check_labels, check_positions
+from avshare_jax.training.finetune import check_classes, check_labels, check_positions
 from avshare_jax.training.hosts import gather
 from avshare_jax.training.plan import abstract_batch
 
@@ -155,7 +155,6 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
     with run_config.ignore_type():
         set_chosen(run_config.data, config.data)
         set_chosen(run_config.test, config.test)
-    check_fields(run_config, LIMITS, CHOICES)
     check_positions(run_config)
     data, test = run_config.data, run_config.test
     if test.crop > test.short_side:

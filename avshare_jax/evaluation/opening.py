@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from etils import epath
 from ml_collections import ConfigDict
 
+from avshare_jax import schema
 from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.data.mixtures import dataset_names
 from avshare_jax.settings import UserError
@@ -15,10 +16,11 @@ def open_checkpoint(workdir: epath.PathLike, step: int | None) -> tuple[epath.Pa
     """The workdir of a run, its config, and the step of a checkpoint, by default the last.
 
     Raises:
-      UserError: there is no run, or it has no checkpoint.
+      UserError: there is no run, its config is damaged, or it has no checkpoint.
     """
     workdir = epath.Path(workdir)
     run_config = load_config(workdir)
+    schema.check(run_config, schema.TRAINING, recorded=True)
     step = latest_step(workdir) if step is None else step
     if step is None:
         raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")

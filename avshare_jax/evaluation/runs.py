@@ -13,6 +13,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from avshare_jax import schema
 from avshare_jax.outputs import check_folder
 from avshare_jax.settings import UserError, reason
 from avshare_jax.training.checkpoints import UnusableCheckpointError, load_config, replace_text, saved_steps
@@ -41,6 +42,7 @@ def evaluate_run(config: ConfigDict, workdir: epath.PathLike, step: int | None =
     Raises:
       UserError, DatasetError: there is no run or checkpoint, something does not fit, or the workdir cannot be written.
     """
+    schema.check(config, (schema.EVALUATION,))
     run_config = load_config(workdir)
     if jax.process_index() == 0:  # The one that writes.
         for folder in FOLDERS:

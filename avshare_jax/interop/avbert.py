@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from avshare_jax import schema
 from avshare_jax.interop import files, released_names, workdirs
 from avshare_jax.outputs import check_file, check_folder
 from avshare_jax.settings import UserError, load_config_file, quiet_libraries
@@ -116,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             export_checkpoint(options.workdir, Path(options.export))
         else:
             recipe = load_config_file(options.config)
+            schema.check(recipe, (schema.PRETRAINING,))
             import_checkpoint(
                 Path(options.checkpoint), options.workdir, recipe, heads=options.heads, layers=options.layers
             )

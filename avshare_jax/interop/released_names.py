@@ -10,8 +10,8 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from avshare_jax import sizes
 from avshare_jax.interop import workdirs
-from avshare_jax.models import sizes
 from avshare_jax.models.transformer import TRANSFORMERS
 
 VariablePath = tuple[str, ...]

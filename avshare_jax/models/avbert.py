@@ -56,7 +56,7 @@ class AVBert(nn.Module):
     multimodal Transformer.
 
     Attributes:
-      config: sizes as in `avshare_jax.models.sizes`.
+      config: sizes as in `avshare_jax.sizes`.
       cnn_options: for training.
       frozen: names of parts that run as in evaluation, also in training; `WHOLE`: all.
     """

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from avshare_jax import settings
+from avshare_jax import schema, settings
 from avshare_jax.data.workers import set_up_worker
 from avshare_jax.settings import UserError
 from avshare_jax.training.abstract_step import abstract_state_and_batch, lower_step
@@ -215,8 +216,6 @@ def describe_collectives(collectives: Iterable[Collective]) -> str:
 
 def main(config: ConfigDict) -> None:
     """Prints cost and collectives of a config on a topology."""
-    if "task" in config:
-        raise UserError("Only pretraining is compiled for other machines, and --config is that of a downstream task.")
     # A compiler that crashes, or is killed for its memory, takes its process along.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=set_up_process) as process:
         try:
@@ -270,4 +269,4 @@ def _place(source: str) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_string("topology", "cpu:8", "What to compile for: VERSION:SHAPE of a TPU slice, or cpu:DEVICES.")
-    settings.run(main, default_config="configs/pretrain.py")
+    settings.run(main, "configs/pretrain.py", partial(schema.find_mistakes, kinds=(schema.PRETRAINING,)))

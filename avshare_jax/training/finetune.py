@@ -1,6 +1,5 @@
 """A downstream run from its config: split, starting weights, classes, plan, training."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -8,15 +7,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from avshare_jax import schema
 from avshare_jax.data.batches import train_batches
-from avshare_jax.data.elements import MODALITIES
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import Mixture, open_mixture
 from avshare_jax.data.unreadable import UnreadableRecords
 from avshare_jax.models.avbert import WHOLE
-from avshare_jax.models.classification import HEADS
-from avshare_jax.objectives.classification import LOSSES, MULTI_LABEL
-from avshare_jax.settings import UserError, check_fields
+from avshare_jax.objectives.classification import MULTI_LABEL
+from avshare_jax.schema.base import LARGEST_INT32
+from avshare_jax.settings import UserError
 from avshare_jax.training import plan, pretrained
 from avshare_jax.training.checkpoints import check_workdir, latest_step
 from avshare_jax.training.classification import Classification
@@ -24,30 +23,11 @@ from avshare_jax.training.goodput import DATASET, RESTORE, Goodput
 from avshare_jax.training.hosts import Preemption, first_process_first
 from avshare_jax.training.loop import train
 from avshare_jax.training.mesh import make_mesh
-from avshare_jax.training.optimizer import DECAYS, make_finetuning_optimizer
+from avshare_jax.training.optimizer import make_finetuning_optimizer
 from avshare_jax.training.profiles import parse_steps
 from avshare_jax.training.sharding import check_layout
 from avshare_jax.training.step import TrainState
 
-SMALLEST = 1e-30
-LIMITS = {
-    **dict.fromkeys(("batch_size", "max_nonfinite_steps", "log_every", "checkpoint_every"), (1, math.inf)),
-    **dict.fromkeys(("checkpoints_kept", "num_splits", "data.num_clips", "data.frames_per_clip"), (1, math.inf)),
-    **dict.fromkeys(("data.frame_stride", "data.mel_frames", "data.crop"), (1, math.inf)),
-    **dict.fromkeys(("test.temporal_views", "test.spatial_views", "test.short_side", "test.crop"), (1, math.inf)),
-    **dict.fromkeys(("seed", "data.num_workers", "data.prefetch", "optimizer.network_learning_rate"), (0, math.inf)),
-    **dict.fromkeys(("epochs", "optimizer.learning_rate"), (SMALLEST, math.inf)),
-    **dict.fromkeys(
-        ("augment.flip", "augment.frequency_mask", "augment.time_mask", "augment.modality_dropout"), (0, 1)
-    ),
-    **dict.fromkeys(("optimizer.warmup_fraction", "data.max_unreadable_share", "task.dropout"), (0, 1)),
-}
-CHOICES = {
-    "model.dtype": ("float32", "bfloat16"),
-    "task.loss.name": tuple(LOSSES),
-    "optimizer.decay": tuple(DECAYS),
-    "test.pool": ("mean", "max"),
-}
 SHOWN_METRICS = ("top1",)
 
 
@@ -69,9 +49,9 @@ def finetune(
     goodput = goodput or Goodput.of_process()
     preemption = Preemption()  # Before anything that takes long.
     profiled = parse_steps(profile_steps)
+    schema.check(config, (schema.CLASSIFICATION,))
     check_workdir(workdir)
     config = with_split(config)
-    check_ranges(config)
     mesh = make_mesh(config.mesh)
     check_layout(config, mesh)
     asked = config.model
@@ -137,34 +117,11 @@ def finetune(
 
 
 def with_split(config: ConfigDict) -> ConfigDict:
-    """Returns a copy of the config in which the data set's splits are those of `config.split`; `UserError` if none."""
+    """Returns a copy of the config in which the data set's splits are those of `config.split`."""
     config = config.copy_and_resolve_references()
-    if not 1 <= config.split <= config.num_splits:
-        raise UserError(f"config.split={config.split} must be between 1 and config.num_splits={config.num_splits}.")
     for name in ("train_split", "eval_split"):
         config.data[name] = config.data[name].replace("{split}", str(config.split))
     return config
-
-
-def check_ranges(config: ConfigDict) -> None:
-    """Raises `UserError` where a field is outside of what it can mean, whatever the data set is."""
-    check_fields(config, LIMITS, CHOICES)
-    task = config.task
-    modalities = tuple(task.modalities)
-    if modalities not in (MODALITIES, *((name,) for name in MODALITIES)):
-        raise UserError(f"config.task.modalities={modalities} must be ('visual', 'audio') or one of the two.")
-    if not task.heads or set(task.heads) - set(HEADS):
-        raise UserError(f"config.task.heads={tuple(task.heads)} must be one or both of {', '.join(HEADS)}.")
-    if len(modalities) == 1 and config.augment.modality_dropout:
-        raise UserError("config.augment.modality_dropout takes one of two modalities, but the task has one: use 0.")
-    if config.test.crop > config.test.short_side:
-        raise UserError(
-            f"config.test.crop={config.test.crop} must be at most config.test.short_side={config.test.short_side}."
-        )
-    if ("margin" in task.loss) != (task.loss.name == "multi_margin"):
-        raise UserError(
-            f"config.task.loss={dict(task.loss)}: the loss multi_margin has a margin, and no other has one."
-        )
 
 
 def check_positions(config: ConfigDict) -> None:
@@ -201,7 +158,11 @@ def with_classes_and_steps(config: ConfigDict, mixture: Mixture, workdir: epath.
         raise DatasetError(f"The split {config.data.train_split} of the data set {mixture.name} is empty.")
     if config.total_steps is None:
         config.total_steps = max(1, round(config.epochs * num_videos / config.batch_size))
-    check_fields(config, {"total_steps": (1, math.inf)})
+    if config.total_steps > LARGEST_INT32:
+        raise UserError(
+            f"config.epochs={config.epochs} of {num_videos} videos are {config.total_steps} steps, but a run has at "
+            f"most {LARGEST_INT32}: use fewer."
+        )
     return config
 
 

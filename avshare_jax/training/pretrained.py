@@ -7,7 +7,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from avshare_jax.models import sizes
+from avshare_jax import sizes
 from avshare_jax.models.avbert import WHOLE
 from avshare_jax.settings import UserError
 from avshare_jax.training import plan

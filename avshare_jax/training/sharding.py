@@ -10,36 +10,26 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from avshare_jax.models.convolution import REMATERIALIZATION
 from avshare_jax.models.placement import BATCH_AXES, partition_spec
-from avshare_jax.settings import UserError, check_fields
-
-LIMITS = dict.fromkeys(("norm_groups", "memory.clip_chunks", "memory.accumulation_steps"), (1, math.inf))
+from avshare_jax.settings import UserError
 
 
 def check_layout(config: ConfigDict, mesh: Mesh) -> None:
     """Checks that batch and clips divide over the mesh and into the parts that the config asks for.
 
     Args:
-      config: `batch_size`, `data.num_clips`, `norm_groups`, `memory` and `sharding` are read.
+      config: `batch_size`, `data.num_clips`, `memory` and `sharding` are read; one that the schema has passed.
       mesh: from `make_mesh`.
 
     Raises:
       UserError: says what does not divide by what.
     """
-    check_fields(config, LIMITS, {"memory.remat": REMATERIALIZATION})
-    _check_rules(config.sharding, mesh)
     rows, columns = (_parts(config.sharding[name], mesh) for name in ("batch", "clip"))
-    steps, chunks, groups = config.memory.accumulation_steps, config.memory.clip_chunks, config.norm_groups
+    steps, chunks = config.memory.accumulation_steps, config.memory.clip_chunks
     if config.batch_size % (rows * steps):
         raise UserError(
             f"config.batch_size={config.batch_size} does not divide over {rows} devices of the mesh in "
             f"{steps} accumulation step(s): use a multiple of {rows * steps}."
-        )
-    if config.batch_size // steps % groups:
-        raise UserError(
-            f"config.norm_groups={groups} must divide the {config.batch_size // steps} videos that BatchNorm sees at a "
-            "time (config.batch_size / config.memory.accumulation_steps)."
         )
     if config.data.num_clips % (columns * chunks):
         raise UserError(
@@ -106,20 +96,6 @@ def _rule_of(path: str, rules: ConfigDict) -> tuple[str, ...]:
         f"No pattern of config.sharding.parameters is found in {path}: add one that says over which axes of the mesh "
         "this array is split, or () for none."
     )
-
-
-def _check_rules(rules: ConfigDict, mesh: Mesh) -> None:
-    """Raises `UserError` where a rule names an axis that the mesh lacks, or rows and clips are split over the same."""
-    named = {"batch": rules.batch, "clip": rules.clip, **dict(rules.parameters)}
-    for name, axes in named.items():
-        for axis in axes:
-            if axis not in mesh.shape:
-                raise UserError(
-                    f"config.sharding splits {name} over {axis!r}, which is none of the mesh's axes "
-                    f"({', '.join(mesh.shape)})."
-                )
-    if both := set(rules.batch) & set(rules.clip):
-        raise UserError(f"config.sharding splits both batch and clip over {', '.join(sorted(both))}.")
 
 
 def _of_one_process(axes: tuple[str, ...], mesh: Mesh) -> bool:

@@ -96,7 +96,7 @@ def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(
 
 def test_downstream_configs_get_a_sentence():
     for part in ("step", "parts", "checkpoint"):
-        with pytest.raises(SystemExit, match="is a downstream task"):
+        with pytest.raises(SystemExit, match="is one of a downstream task"):
             main([part, "--config=configs/linear_esc50.py"])
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from avshare_jax import sizes
 from avshare_jax.interop import avbert
-from avshare_jax.models import sizes
 from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import claim_workdir, load_config
 

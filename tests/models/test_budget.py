@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from avshare_jax import models
-from avshare_jax.models import sizes
+from avshare_jax import models, sizes
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from avshare_jax import models
-from avshare_jax.models import sizes
+from avshare_jax import models, sizes
 from avshare_jax.training.flops import count_flops, places_met
 from avshare_jax.training.program import Program
 

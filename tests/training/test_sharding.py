@@ -117,12 +117,7 @@ def test_batch_keeps_values_and_rows():
     ("name", "value", "sentence"),
     [
         ("batch_size", 12, "batch_size=12 does not divide over 4 devices of the mesh in 2 accumulation.*multiple of 8"),
-        ("norm_groups", 3, "norm_groups=3 must divide the 8 videos that BatchNorm sees at a time"),
         ("data.num_clips", 6, "num_clips=6 does not divide over 2 devices of the mesh in 2 chunk.*multiple of 4"),
-        ("memory.remat", "layers", "memory.remat.*none, convolutions, blocks"),
-        ("memory.clip_chunks", 0, "memory.clip_chunks"),
-        ("sharding.clip", ("clips",), "splits clip over 'clips', which is none of the mesh's axes .data, fsdp, clip."),
-        ("sharding.clip", ("fsdp",), "splits both batch and clip over fsdp"),
     ],
 )
 def test_layouts_that_do_not_fit_are_sentences(name, value, sentence):
