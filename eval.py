@@ -15,8 +15,12 @@ from avshare_jax.data.errors import DatasetError
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Folder of the run to evaluate.")
 WATCH = flags.DEFINE_bool("watch", False, "Evaluate each checkpoint as it lands, until the run's last step.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes that test together, with --coordinator.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes that test together, with --coordinator.", lower_bound=1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0, with --coordinator.", lower_bound=0
+)
 
 
 def main(config: ConfigDict) -> None:

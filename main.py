@@ -15,14 +15,16 @@ from avshare_jax.data.errors import DatasetError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/<name of the config>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.", lower_bound=1)
 PROFILE_STEPS = flags.DEFINE_string("profile_steps", None, "FIRST:LAST, steps to write a profile of: docs/running.md.")
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
     None,
     "Folder for compiled programs; by default $JAX_COMPILATION_CACHE_DIR or ~/.cache/avshare_jax/compiled. : none.",
 )
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0, with --coordinator.", lower_bound=0
+)
 
 
 def main(config: ConfigDict) -> None:

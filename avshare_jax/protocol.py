@@ -21,8 +21,10 @@ from avshare_jax.data.errors import DatasetError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; by default runs/<name of the config>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it by itself.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, with --coordinator.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0, with --coordinator.", lower_bound=0
+)
 
 EVAL_CONFIG = os.path.join(os.path.dirname(__file__), "..", "configs", "eval.py")
 MEASURES = {"top1": "top-1", "top5": "top-5", "mean_average_precision": "mAP"}

@@ -82,11 +82,10 @@ def run(
 
 
 def _flag_sentence(error: str) -> str:
-    """What absl says of a flag, as a sentence: of `--num_processes=a`, that it must be a whole number."""
-    kinds = {"int": "a whole number", "float": "a number", "bool": "True or False"}
-    wrong = re.match(r"flag --([^=]+)=(.*?): ", error)
-    if wrong and wrong[1] in flags.FLAGS and (kind := kinds.get(flags.FLAGS[wrong[1]].flag_type())):
-        return f"--{wrong[1]}={wrong[2]} must be {kind}."
+    """What absl says of a flag, as a sentence: of `--num_processes=a`, that it must be a positive integer."""
+    wrong = re.match(r"flag --([^=]+)=(.*?): ", error, re.DOTALL)
+    if wrong and wrong[1] in flags.FLAGS:
+        return f"--{wrong[1]}={wrong[2]} must be {flags.FLAGS[wrong[1]].parser.syntactic_help or 'true or false'}."
     return error
 
 

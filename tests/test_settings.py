@@ -127,7 +127,9 @@ def run(monkeypatch, config_file):
     """Runs a binary of these arguments; returns what `main` got, and how the process ended."""
     known, parsed = set(flags.FLAGS), flags.FLAGS.is_parsed()
     monkeypatch.setattr(settings, "quiet_libraries", lambda: None)
-    flags.DEFINE_integer("test_settings_count", None, "of something")
+    flags.DEFINE_integer("test_settings_count", None, "of something", lower_bound=1)
+    flags.DEFINE_bool("test_settings_fast", None, "or slow")
+    own = set(flags.FLAGS)
 
     def run(*arguments, error=None, mistakes=()):
         calls = []
@@ -140,7 +142,7 @@ def run(monkeypatch, config_file):
         monkeypatch.setattr(sys, "argv", ["binary", *arguments])
         with pytest.raises(SystemExit) as ending:
             settings.run(main, config_file, lambda values: list(mistakes), user_errors=(DatasetError,))
-        for flag in set(flags.FLAGS) - known - {"test_settings_count"}:
+        for flag in set(flags.FLAGS) - own:
             delattr(flags.FLAGS, flag)
         return calls, ending.value.code
 
@@ -162,7 +164,9 @@ def test_a_binary_gets_the_config_of_its_command_line(run):
     ("arguments", "sentence"),
     [
         (["--config.step=3"], "error: The config has no field 'step'; the nearest is 'steps'."),
-        (["--test_settings_count=a"], "error: --test_settings_count=a must be a whole number."),
+        (["--test_settings_count=a"], "error: --test_settings_count=a must be a positive integer."),
+        (["--test_settings_count=0"], "error: --test_settings_count=0 must be a positive integer."),
+        (["--test_settings_fast=maybe"], "error: --test_settings_fast=maybe must be true or false."),
         (["--test_settings_cuont=1"], "error: Unknown command line flag 'test_settings_cuont'"),
         (["--config"], "error: Missing value for flag --config"),
         (["--config="], "error: There is no config file ''."),

@@ -42,7 +42,7 @@ def find_mistakes(
     """
     values = config.to_dict() if isinstance(config, ConfigDict) else config
     if not isinstance(values, Mapping):
-        return [f"A config is a ConfigDict, and not of the type {type(values).__name__}."]
+        return [f"A config must be a group of fields, and not of the type {type(values).__name__}."]
     kind = kind_of(values)
     if kind not in kinds:
         taken = " and ".join(kinds)

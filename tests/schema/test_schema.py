@@ -211,7 +211,7 @@ def test_a_config_of_another_kind_gets_a_sentence(name, kinds, sentence):
 
 @pytest.mark.parametrize("config", [None, [], 3, "text", [("seed", 0)]])
 def test_what_is_no_config_gets_a_sentence(config):
-    with pytest.raises(UserError, match="A config is a ConfigDict, and not of the type"):
+    with pytest.raises(UserError, match="A config must be a group of fields, and not of the type"):
         schema.check(config)
 
 
