@@ -174,6 +174,13 @@ def load_config_file(path_and_variant: str) -> ConfigDict:
         ) from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config of {path} must return a ConfigDict, and returned {type(config).__name__}.")
+    try:
+        config.to_dict()
+    except Exception as error:  # ml_collections' own kinds.
+        raise UserError(
+            f"A field in the config file {path} has no value ({reason(error)}): give it one, or use placeholder and "
+            "not required_placeholder."
+        ) from error
     return config
 
 
@@ -196,7 +203,7 @@ def list_mistakes(mistakes: Sequence[str]) -> str:
 def field_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:
     """Yields the dotted names of all fields, groups of fields included: `optimizer`, `optimizer.b1`, …"""
     for name, value in config.items():
-        yield prefix + name
+        yield f"{prefix}{name}"
         if isinstance(value, ConfigDict):
             yield from field_names(value, f"{prefix}{name}.")
 

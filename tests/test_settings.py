@@ -101,6 +101,11 @@ def test_unknown_variant_is_a_sentence(config_file):
         ("def get_config():\n    return undefined\n", "line 2: NameError: name 'undefined' is not defined$"),
         ("def config():\n    return None\n", "has no function get_config, which returns the config.$"),
         ("def get_config():\n    return {}\n", "must return a ConfigDict, and returned dict.$"),
+        (
+            "from ml_collections import ConfigDict, config_dict\n\n"
+            "def get_config():\n    return ConfigDict({'seed': config_dict.required_placeholder(int)})\n",
+            "has no value .*: give it one, or use placeholder",
+        ),
         ("def get_config():\n    pass\n", "must return a ConfigDict, and returned NoneType.$"),
         ("\0", "source code .*null bytes"),
     ],

@@ -33,13 +33,14 @@ def sentences_of(error: ValidationError, schema: type[Group], values: Mapping[st
       schema: that they were validated by.
       values: a config as nested mappings.
     """
-    known = sorted(schema_names(schema))
     for detail in error.errors(include_url=False):
         if detail["type"] == BROKEN_RULES:
             yield from detail["ctx"]["sentences"]
         elif detail["type"] == "extra_forbidden":
             name = dotted(detail["loc"])
-            yield f"The config has no field {name!r}{nearest_name(name, known)}."
+            yield f"The config has no field {name!r}{nearest_name(name, sorted(schema_names(schema)))}."
+        elif detail["type"] == "invalid_key":
+            yield f"The config has a field {detail['loc'][-1]!r}, but names of fields are text."
         elif detail["type"] == "missing" and isinstance(detail["loc"][-1], str):
             yield missing(dotted(detail["loc"]))
         else:
@@ -175,4 +176,4 @@ def _value(values: Any, place: Place) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return "(a group of fields)" if isinstance(value, Mapping) else _SHORT.repr(value)
+    return "(a group of fields)" if isinstance(value, Mapping) else " ".join(_SHORT.repr(value).split("\n"))
