@@ -1,5 +1,6 @@
 """Fields that are right by themselves and do not go together; and that the schema's choices are the code's."""
 
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -21,6 +22,7 @@ from avshare_jax.training.classification import Classification
 from avshare_jax.training.mesh import AXES
 from avshare_jax.training.optimizer import DECAYS
 from avshare_jax.training.plan import abstract_batch
+from avshare_jax.training.pretraining import Pretraining
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 TOKENS = {"task.heads": ("clips", "tokens")}
@@ -147,8 +149,32 @@ def test_the_choices_are_those_of_the_code():
 def test_the_parts_that_can_be_frozen_are_those_of_the_network():
     config = load_config_file(str(CONFIGS / "finetune_kinetics_sounds.py:demo"))
     config.task.class_names = ("a", "b")
+    config.model.update(layers=1)
+    config.model.visual_cnn.update(stage_sizes=(1,), temporal_kernels=(1,))
+    config.model.audio_cnn.update(stage_sizes=(1,))
     parts = jax.eval_shape(Classification(config).init, jax.random.key(0), abstract_batch(config))["params"][WHOLE]
     assert set(choices(training.Task, "frozen")) == {WHOLE, *parts}
+
+
+def test_the_smallest_sizes_and_lists_that_the_schema_allows_can_be_trained():
+    config = load_config_file(str(CONFIGS / "pretrain.py:demo"))
+    with config.unlocked(), config.ignore_type():
+        config.batch_size = 2
+        config.data.update(num_clips=2, crop=1, frames_per_clip=1, mel_frames=1)
+        config.data.frontend.mels = 1
+        config.model.update(hidden=1, mlp=1, heads=1, layers=1, rank=1, positions=3)
+        visual = {"stage_sizes": [1], "temporal_kernels": [255], "stem_kernel": [2, 4, 6], "stem_strides": [3, 5, 1]}
+        config.model.visual_cnn.update(visual, width=1)
+        config.model.audio_cnn.update(stage_sizes=[1], stem_kernel=2, separable_stages=10, width=1)
+        config.objectives.update(num_negatives=3, mask_fraction=1.0)
+        config.augment.update(dict.fromkeys(config.augment, 1.0))
+        config.memory.update(clip_chunks=2, remat="stages")
+        config.norm_groups = 2
+    assert not schema.find_mistakes(config)
+    task, batch = Pretraining(config), abstract_batch(config)
+    variables = jax.eval_shape(task.init, jax.random.key(config.seed), batch)
+    loss, _ = jax.eval_shape(partial(task.loss, train=True), variables, batch, jax.random.key(0))
+    assert loss.shape == ()
 
 
 def test_numbers_that_the_code_can_take_end_at_what_it_counts_in():
