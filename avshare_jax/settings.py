@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from absl import app, flags, logging
@@ -57,7 +58,7 @@ def run(
         check_arguments(arguments, default_config, find_mistakes)
         config = config_flags.DEFINE_config_file("config", default_config, "Config file: FILE.py or FILE.py:VARIANT.")
     except (flags.Error, UserError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {str(error).removeprefix('ERROR:: ')}")
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
@@ -101,12 +102,18 @@ def check_arguments(arguments: Sequence[str], default_config: str, find_mistakes
       UserError: the config file cannot be used; or lists all mistakes in fields: those that do not exist, with the
         nearest, and values that a field cannot have.
     """
-    config = load_config_file(_config_argument(arguments, default_config))
+    chosen = _config_argument(arguments, default_config)
+    config = load_config_file(chosen)
     known, mistakes = sorted(field_names(config)), []
     overrides, unreadable = _overrides(arguments, config), {}
     for name, given in overrides.items():
         if name not in known:
             mistakes.append(f"The config has no field {name!r}{nearest_name(name, known)}.")
+        elif _field_type(config, name) is NoneType:
+            mistakes.append(
+                f"config.{name} is None in this config, and of what type it could be is not known: set it behind the "
+                f"colon, as in --config={chosen}{',' if ':' in chosen else ':'}{name}=VALUE."
+            )
         elif not _parse_override(config, name, given):
             unreadable[name] = given[-1].partition("=")[2] if "=" in given[-1] else given[-1]
     values = config.to_dict()

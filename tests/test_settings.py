@@ -49,6 +49,13 @@ def test_the_schema_sees_the_values_of_the_command_line(config_file):
     assert (seen[2]["optimizer"], seen[3]["steps"], seen[3]["fast"]) == ("7", "x", True)
 
 
+def test_a_field_without_a_type_is_set_behind_the_colon(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(CONFIG.replace('"steps": 1', '"steps": None'))
+    with pytest.raises(settings.UserError, match=r"config.steps is None .*--config=.*recipe.py:large,steps=VALUE.$"):
+        check([f"--config={path}:large", "--config.steps=3"], "none.py")
+
+
 def test_mistakes_in_names_and_values_are_listed_together(config_file):
     arguments = ["--config.step=1", "--config.optimizer.b3=1", "--config.steps=0"]
     with pytest.raises(settings.UserError) as error:
@@ -176,7 +183,7 @@ def test_a_binary_gets_the_config_of_its_command_line(run):
         (["--config"], "error: Missing value for flag --config"),
         (["--config="], "error: There is no config file ''."),
         (["steps=3"], "error: Unexpected argument 'steps=3': settings are written --name=value."),
-        (["--flagfile=/nowhere/flags"], "error: ERROR:: Unable to open flagfile"),
+        (["--flagfile=/nowhere/flags"], "error: Unable to open flagfile"),
     ],
 )
 def test_a_mistake_on_the_command_line_ends_before_anything_is_done(run, arguments, sentence):

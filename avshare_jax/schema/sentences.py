@@ -65,9 +65,9 @@ def _allowed(detail: ErrorDetails, schema: type[Group]) -> str:
     match detail["type"]:
         case "literal_error":
             choices = get_args(kind)
-            *others, last = choices
             near = nearest_name(detail["input"], choices) if isinstance(detail["input"], str) else ""
-            return f"{', '.join(others)} or {last}{or_none}{near}" if others else f"{last}{or_none}{near}"
+            *others, last = (*choices, "None") if optional else choices
+            return f"{', '.join(others)} or {last}{near}"
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             return _range(bounds, exceeded=detail["type"].startswith("less"))
         case "finite_number":

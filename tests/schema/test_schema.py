@@ -237,6 +237,14 @@ def test_the_config_of_imported_weights_has_no_steps_and_no_data_set():
     assert len(schema.find_mistakes(values)) == 2
 
 
+def test_fields_that_may_be_none_say_so():
+    values = changed(changed(load_values("eval.py"), "test.pool", "men"), "data.crop", 0.5)
+    assert schema.find_mistakes(values) == [
+        "config.data.crop=0.5 must be a whole number or None, at least 1.",
+        "config.test.pool='men' must be mean, max or None; the nearest is 'mean'.",
+    ]
+
+
 def test_odd_objects_get_one_line():
     values = load("pretrain.py").to_dict() | {5: 3, "seed": [ConfigDict({"a": 1})]}
     seed, key = schema.find_mistakes(values)
