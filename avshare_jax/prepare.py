@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.frontend import PRESETS, FrontEnd
+from avshare_jax.data.names import printable, printable_lines
 from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, USED, Outcome
 from avshare_jax.data.sources import (
     audioset,
@@ -131,6 +132,11 @@ def describe(outcomes: Sequence[Outcome], listing: Listing) -> list[str]:
             lines.append(f"  ... and {count - EXAMPLES_SHOWN:,} more, see videos.jsonl")
         if outcome in (NO_AUDIO, NO_VIDEO):
             lines.append("  (pretraining uses them with --config.data.keep_incomplete=True)")
+    not_taken = [video.path for split, video, _ in listing.left_out if not split]
+    if not_taken:
+        lines.append(
+            f"Files that look like media and are not taken: {len(not_taken):,}, for example {printable(not_taken[0])}"
+        )
     if listing.unlisted:
         lines.append(
             f"Files that no annotation names or no split's folder holds: {len(listing.unlisted):,}, for example "
@@ -245,7 +251,7 @@ def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     listing = SOURCES[options.source].find_videos(options)
     for ids in excluded:
         listing, line = exclude(listing, ids)
-        print(line, flush=True)
+        print(printable(line), flush=True)
     text = prepare(
         listing,
         options.name,
@@ -259,7 +265,7 @@ def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
         workers=options.workers,
         beam_options=beam_options,
     )
-    print(text)
+    print(printable_lines(text))
     print(f"Train on it with --config.data.name={options.name} --config.data.data_dir={options.data_dir}", end="")
     different = dataclasses.asdict(frontend).items() - dataclasses.asdict(FrontEnd()).items()
     print("".join(f" --config.data.frontend.{name}={value}" for name, value in sorted(different)))
@@ -274,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(options, given[end + 1 :])
     except DatasetError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable_lines(str(error))}")
     except KeyboardInterrupt:
         sys.exit("Interrupted. Give the same command again to go on.")
 

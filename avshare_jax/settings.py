@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import io
 import logging as python_logging
 import os
 import re
@@ -234,7 +235,13 @@ def nearest_name(name: str, known: Sequence[str]) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps the chatter of absl, Orbax and TensorFlow off the console; call it before TensorFlow is imported."""
+    """Keeps the chatter of absl, Orbax and TensorFlow off the console; call it before TensorFlow is imported.
+
+    What the console's encoding lacks is written as an escape: no name may end a program.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Training does without TensorFlow; what brings it in elsewhere need not announce oneDNN.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

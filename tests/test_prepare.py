@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import simplejpeg
 from avshare_jax.data.dataset import open_dataset
 from avshare_jax.data.frontend import PRESETS, FrontEnd, log_mel
 from avshare_jax.data.media import read_audio
+from avshare_jax.data.names import printable
 from avshare_jax.prepare import SOURCES, main, make_parser
 from avshare_jax.progress import ProgressLine
 from tests.data.sources import trees
@@ -45,6 +48,33 @@ def test_folder_with_splits_classes_and_unreadable_files(tmp_path, capsys):
     [record] = dataset.source("test")
     assert len(record["frames"]) == 8 and simplejpeg.decode_jpeg(record["frames"][3]).shape == (16, 24, 3)
     assert record["log_mel"].shape[1] == 8 and 75 <= len(record["log_mel"]) <= 85
+
+
+def test_every_file_has_a_line_whatever_it_is_called(tmp_path, monkeypatch):
+    """Names in bytes that are not UTF-8 and with commands for terminals, on a console that takes UTF-8 only."""
+    folder = tmp_path / "videos"
+    video = write_video(tmp_path / "video.mp4", 0)
+    names = (b"\xb9\xb7/1.mp4", b"\xd3\xe3/1.mp4", b"\x1b[31mred/bad\xff\n.mp4", b"red/2.mid", b"red/3.braw")
+    for name in names:
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(video.read_bytes() if name.endswith(b"1.mp4") else b"none")
+    console = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", console)
+    prepare("folder", f"--videos={folder}", "--name=videos", "--holdout=0", data_dir=tmp_path / "data")
+    console.flush()
+    said = console.buffer.getvalue().decode()
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
+    assert "3 classes" in said and "Rejected: 3" in said and r"\u001b[31mred/bad\xff\u000a.mp4: " in said
+    assert f"Files that look like media and are not taken: 2, for example {folder}/red/2.mid" in said
+    lines = [json.loads(line) for line in (tmp_path / "data/videos/1.0.0/videos.jsonl").read_text().splitlines()]
+    expected = {printable(os.fsdecode(name)) for name in names}
+    assert {line["video_id"] for line in lines} == expected and len(lines) == len(expected) == 5
+    json.dumps(lines, ensure_ascii=False).encode()
+    dataset = open_dataset(tmp_path / "data", "videos")
+    assert dataset.class_names == (r"\u001b[31mred", r"\xb9\xb7", r"\xd3\xe3")
+    labels = {record["video_id"].decode(): record["label"] for record in dataset.source("train")}
+    assert labels == {r"\xb9\xb7/1.mp4": 1, r"\xd3\xe3/1.mp4": 2}
 
 
 def write_media(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from etils import epath
 
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import composed, printable
 from avshare_jax.data.outcomes import MISSING, REJECTED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.records import dataset_directory
 from avshare_jax.data.sources.annotations import csv_records, csv_rows, text_lines
@@ -60,7 +61,7 @@ def read_ids(source: str, data_dir: epath.PathLike) -> ExcludedIds:
             continue
         names.setdefault(identity, {identity: None})
         if not is_path(outcome.video_id):
-            names[identity][outcome.video_id] = None
+            names[identity][composed(outcome.video_id)] = None
     return ExcludedIds(source, {identity: tuple(those) for identity, those in names.items()}, without_id)
 
 
@@ -122,19 +123,20 @@ def _without_number(text: str) -> str:
 def _names_of_entry(entry: str) -> tuple[str, ...]:
     bare = without_suffix(entry)
     names = (entry, bare, youtube_id(PurePosixPath(bare).name))
-    return tuple(dict.fromkeys(name for name in names if name))
+    return tuple(dict.fromkeys(printable(name) for name in names if name))
 
 
 def names_of(video: Video) -> set[str]:
-    """What a video may be called; files named like YouTube clips tell the id of what they were cut from."""
+    """What a video may be called, in form NFC; files named like YouTube clips tell the id of what they are cut from."""
     name = without_suffix(PurePosixPath(video.path).name)
-    return {video.video_id, without_suffix(video.video_id), video.source_id, name, youtube_id(name) or name}
+    names = (video.video_id, without_suffix(video.video_id), video.source_id, name, youtube_id(name) or name)
+    return {printable(composed(one)) for one in names}
 
 
 def identity_of(outcome: Outcome) -> str | None:
     """What identifies a video also outside of its data set, or None: in folders of anybody's videos, 1.mp4 does not."""
     if not is_path(outcome.source_id):
-        return outcome.source_id
+        return composed(outcome.source_id)
     match = YOUTUBE_CLIP.fullmatch(without_suffix(PurePosixPath(outcome.path).name))
     # Without both times, only an id with small letters and capitals is taken for one, as almost all are: train_00001
     # and our_holiday_2 are none.

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from etils import epath
 
+from avshare_jax.data.names import printable
+
 VIDEOS = "videos.jsonl"
 """Name of the file of outcomes in the directory of a data set."""
 
@@ -16,7 +18,7 @@ OUTCOMES = (USED, NO_AUDIO, NO_VIDEO, REJECTED, MISSING)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one video.
+    """What became of one video; its texts are printable, see `names.printable`.
 
     Attributes:
       video_id: of the video.
@@ -51,6 +53,12 @@ class Outcome:
     sample_rate: int = 0
     channels: int = 0
     loudness: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("video_id", "source_id", "path", "reason"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        for name in ("labels", "notes"):
+            object.__setattr__(self, name, tuple(map(printable, getattr(self, name))))
 
 
 def write_outcomes(path: epath.Path, outcomes: Iterable[Outcome]) -> None:

@@ -13,6 +13,7 @@ from etils import epath
 from avshare_jax.data import records
 from avshare_jax.data.dataset import is_unfinished
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import printable
 from avshare_jax.data.records import SETTINGS
 from avshare_jax.data.shards import Settings
 from avshare_jax.data.sources.listing import Listing
@@ -115,7 +116,7 @@ def _identity(settings: Settings) -> dict[str, object]:
 def _listed(listing: Listing) -> dict[str, dict[str, object]]:
     """The videos of a listing by their ids, as JSON gives them back."""
     return {
-        video.video_id: {"split": split, "labels": list(video.labels), "path": video.path}
+        video.video_id: {"split": split, "labels": list(video.labels), "path": printable(video.path)}
         for split, videos in sorted(listing.splits.items())
         for video in videos
     }

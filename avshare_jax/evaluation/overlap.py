@@ -15,6 +15,7 @@ from etils import epath
 
 from avshare_jax.data.dataset import Dataset, DatasetError, open_dataset
 from avshare_jax.data.exclusion import identity_of, is_path, names_of
+from avshare_jax.data.names import composed
 from avshare_jax.data.outcomes import MISSING, NO_AUDIO, NO_VIDEO, REJECTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.sources.listing import Video
 from avshare_jax.settings import UserError
@@ -235,7 +236,7 @@ def lasting_names(video: Outcome) -> set[str]:
     known = identity_of(video)
     if known is None:
         return set()
-    return {known} if is_path(video.video_id) else {known, video.video_id}
+    return {known} if is_path(video.video_id) else {known, composed(video.video_id)}
 
 
 def all_names(video: Outcome) -> set[str]:

@@ -631,6 +631,38 @@ for _suffix, _codec, _audio_codec, _format in [
     )
 
 
+for _suffix, _codec, _audio_codec in [
+    ("mxf", "mpeg2video", "pcm_s16le"),
+    ("3g2", "mpeg4", "aac"),
+    ("wtv", "mpeg2video", "mp2"),
+    ("rm", "rv10", "ac3"),
+]:
+    kind(f"{_suffix} with {_codec} and {_audio_codec}")(
+        lambda folder, suffix=_suffix, codec=_codec, audio_codec=_audio_codec: write(
+            folder / f"video.{suffix}",
+            moving_image(fps=25),
+            sound(2.0, 48_000, 2),
+            fps=25,
+            layout="stereo",
+            codec=codec,
+            audio_codec=audio_codec,
+            rate=48_000,
+        )
+    )
+
+for _suffix, _audio_codec in [("mka", "flac"), ("aiff", "pcm_s16be"), ("oga", "flac"), ("w64", "pcm_s16le")]:
+    kind(f"no image: {_suffix}", NO_VIDEO, "There is no video stream.")(
+        lambda folder, suffix=_suffix, codec=_audio_codec: write(
+            folder / f"sound.{suffix}", None, sound(), audio_codec=codec
+        )
+    )
+
+
+@kind("no sound: m2v", NO_AUDIO, "There is no audio stream.")
+def _(folder):
+    return write(folder / "video.m2v", moving_image(fps=25), fps=25, codec="mpeg2video")
+
+
 def table() -> str:
     """The corpus as a table in Markdown."""
     rows = ["| kind of file | outcome | reason or note contains |", "|---|---|---|"]
@@ -657,6 +689,9 @@ Neither black frames nor silence are ever made up for what is missing; a missing
   the sound is silence, and until the next frame is due, the one before stands. What overlaps is left out.
 * Frames have the same size for the whole file, upright, with square pixels. Channels are averaged.
 * The corpus is prepared with {MIN_SECONDS:g} s as the shortest and {MAX_SECONDS:g} s as the longest duration.
+* Files are taken by their suffix where FFmpeg opens that kind. What looks like media and is of another kind, such as
+  `.mid`, `.braw` or bare samples (`.yuv`, `.pcm`), is counted and listed as **rejected**.
+* In ids and classes, a byte that is not UTF-8 is written as `\\xe9`, and a control character as `\\u001b`.
 * Files that need longer than a limit, or crash the decoder, are rejected by the process that prepares them.
 
 """

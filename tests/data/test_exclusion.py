@@ -92,6 +92,15 @@ def test_publishers_ids_of_a_data_set(tmp_path):
     assert left_out(vggsound, missing, tmp_path)[0] == []
 
 
+def test_ids_are_compared_composed(tmp_path):
+    """macOS writes é as two characters; a data set from before ids were composed has them so."""
+    decomposed, composed = "cafe\u0301", "caf\u00e9"
+    name = prepared(tmp_path, "decomposed", Video(decomposed, f"/v/{decomposed}.mp4"))
+    assert left_out(listing_of(f"{composed}.mp4", "1.mp4"), name, tmp_path)[0] == [f"{composed}.mp4"]
+    (tmp_path / "ids.txt").write_text(f"{composed}\n")
+    assert left_out(listing_of(f"{decomposed}.mp4"), str(tmp_path / "ids.txt"), tmp_path)[0] == [f"{decomposed}.mp4"]
+
+
 def test_equal_paths_in_two_folders_exclude_nothing(tmp_path):
     names = ("dog/1.mp4", "train_00001.mp4", "our_holiday_2.mp4")
     name = prepared(tmp_path, "mine", *(Video(video_id, f"/other/{video_id}") for video_id in names))

@@ -14,6 +14,7 @@ import simplejpeg
 from avshare_jax.data import extraction
 from avshare_jax.data.extraction import extract
 from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.data.names import printable
 from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, OUTCOMES, REJECTED, USED
 from avshare_jax.data.sources.listing import Video
 from tests.data import hostile
@@ -32,7 +33,7 @@ def extract_file(path, frontend=FRONTEND, *, min_seconds=MIN_SECONDS, max_second
 def test_every_kind_of_file_has_its_outcome(tmp_path, kind: Kind):
     path = kind.make(tmp_path)
     record, outcome = extract_file(path)
-    assert (outcome.video_id, outcome.source_id, outcome.path) == ("some id", "some source", str(path))
+    assert (outcome.video_id, outcome.source_id, outcome.path) == ("some id", "some source", printable(str(path)))
     assert outcome.outcome == kind.outcome, outcome
     said = [outcome.reason, *outcome.notes] if outcome.reason else outcome.notes
     assert kind.says in " ".join(said) if kind.says else not said, said

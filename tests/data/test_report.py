@@ -213,6 +213,8 @@ def test_hostile_names_are_text(tmp_path):
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 4  # As record, class, example of a note, and unlisted file.
     assert facts["unlisted"]["examples"] == [HOSTILE, surrogate]
+    [reason] = facts["reasons"]
+    assert reason["examples"][0]["video_id"] == reason["examples"][0]["path"] == r"not \xff UTF-8"
 
 
 def test_a_picture_that_cannot_be_drawn_costs_the_picture_alone(tmp_path, labeled, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import composed
 
 
 class Place(NamedTuple):
@@ -65,7 +66,7 @@ def annotation_files(paths: Sequence[Path], *patterns: str) -> list[Path]:
 
 
 def text_lines(path: Path) -> Iterator[tuple[Place, str]]:
-    """Yields the lines of a text file that are not blank, without the space around them.
+    """Yields the lines of a text file that are not blank, without the space around them, in Unicode's form NFC.
 
     Raises:
       DatasetError: the file cannot be read or is not UTF-8 text.
@@ -74,7 +75,7 @@ def text_lines(path: Path) -> Iterator[tuple[Place, str]]:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield Place(path, number), line.strip()
+                    yield Place(path, number), composed(line.strip())
     except UnicodeDecodeError as error:
         raise DatasetError(f"The annotation file {path} is not UTF-8 text: convert it to UTF-8.") from error
     except OSError as error:
@@ -84,7 +85,8 @@ def text_lines(path: Path) -> Iterator[tuple[Place, str]]:
 def csv_rows(path: Path) -> Iterator[tuple[Place, list[str]]]:
     """Yields the rows of a csv file that are not blank; a header is a row like any other.
 
-    Cells lose the space around them. Quoted cells may hold commas and newlines; a row's place is its first line.
+    Cells lose the space around them and are in Unicode's form NFC. Quoted cells may hold commas and newlines; a row's
+    place is its first line.
 
     Raises:
       DatasetError: the file cannot be read, is not UTF-8 text, or its quotes do not match.
@@ -95,7 +97,7 @@ def csv_rows(path: Path) -> Iterator[tuple[Place, list[str]]]:
             # Strict, because otherwise a quote that is never closed swallows the rest of the file without a word.
             reader = csv.reader(file, skipinitialspace=True, strict=True)
             for row in reader:
-                cells = [cell.strip() for cell in row]
+                cells = [composed(cell.strip()) for cell in row]
                 if any(cells):
                     yield Place(path, last_line + 1), cells
                 last_line = reader.line_num
@@ -194,8 +196,8 @@ def split_of_file(path: Path, splits: Mapping[str, str]) -> str:
 
 
 def class_name(text: str) -> str:
-    """Returns a class's name with spaces for underscores, as folders and annotations differ in that."""
-    return " ".join(text.replace("_", " ").split())
+    """Returns a class's name in form NFC, with spaces for underscores: folders and annotations differ in both."""
+    return " ".join(composed(text).replace("_", " ").split())
 
 
 def known_class(label: str, classes: Mapping[str, str], place: Place) -> str:

@@ -1,6 +1,10 @@
 """What every source gives: the videos of each split, their classes, and what does not match."""
 
 import dataclasses
+from collections.abc import Collection
+
+from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +29,9 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What the annotations of a source name and its folder holds.
+    """What the annotations of a source name and its folder holds; every name but the paths of videos is printable.
+
+    Names that it is made with may have control characters or bytes that are not UTF-8; see `names.printable`.
 
     Attributes:
       splits: the videos of each split in the order of their ids; no video is in two of them.
@@ -34,7 +40,10 @@ class Listing:
       split_names: further names for unions of splits, such as `train1` → `both+train1_only`.
       missing: (id, reason) of what annotations name and cannot be used: no media file, or a row that makes no sense.
       unlisted: media files that no annotation names.
-      left_out: (split, video, reason) of what the user does not want.
+      left_out: (split, video, reason) of what the user does not want, or, without a split, of media that is not taken.
+
+    Raises:
+      DatasetError: two videos have the same id, or two classes the same printable name.
     """
 
     splits: dict[str, list[Video]]
@@ -44,3 +53,36 @@ class Listing:
     missing: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     unlisted: list[str] = dataclasses.field(default_factory=list)
     left_out: list[tuple[str, Video, str]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        videos = [video for some in self.splits.values() for video in some]
+        check_distinct([video.video_id for video in videos], "videos")
+        check_distinct({*self.class_names, *(label for video in videos for label in video.labels)}, "classes")
+        plain = {
+            "splits": {split: [_printable(video) for video in some] for split, some in self.splits.items()},
+            "class_names": tuple(map(printable, self.class_names)),
+            "missing": [(printable(video_id), printable(reason)) for video_id, reason in self.missing],
+            "unlisted": [printable(path) for path in self.unlisted],
+            "left_out": [(split, _printable(video), printable(reason)) for split, video, reason in self.left_out],
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+
+def check_distinct(names: Collection[str], what: str) -> None:
+    """Raises `DatasetError` where two names are the same as printable text; the sentence calls them `what`."""
+    seen = set()
+    for name in map(printable, names):
+        if name in seen:
+            raise DatasetError(
+                f"Two {what} would have the same name {name!r}: rename one. Accents may be written in two ways, and "
+                "what is not UTF-8 is written as an escape."
+            )
+        seen.add(name)
+
+
+def _printable(video: Video) -> Video:
+    labels = tuple(map(printable, video.labels))
+    return dataclasses.replace(
+        video, video_id=printable(video.video_id), labels=labels, source_id=printable(video.source_id)
+    )

@@ -1,12 +1,15 @@
 """From what annotations name and what a folder holds to a listing."""
 
 import dataclasses
+import os
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import composed
 from avshare_jax.data.sources.annotations import Place, class_name
 from avshare_jax.data.sources.listing import Listing, Video
-from avshare_jax.data.sources.media_files import MediaFiles
+from avshare_jax.data.sources.media_files import MediaFiles, why_not_taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,15 @@ def match(
         split_names=_split_names(unions or {}, splits),
         missing=missing,
         unlisted=media.left(),
+        left_out=left_out(media.folder, media.not_taken),
     )
+
+
+def left_out(folder: Path, paths: Iterable[Path]) -> list[tuple[str, Video, str]]:
+    """Returns files below a folder that look like media and cannot be taken, as `Listing.left_out` has them."""
+    return [
+        ("", Video(composed(os.fspath(path.relative_to(folder))), str(path)), why_not_taken(path)) for path in paths
+    ]
 
 
 def _split_names(unions: Mapping[str, Collection[str]], splits: Collection[str]) -> dict[str, str]:

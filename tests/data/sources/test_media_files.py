@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from avshare_jax.data.errors import DatasetError
-from avshare_jax.data.sources.media_files import MEDIA_SUFFIXES, MediaFiles, iterate_media, without_suffix, youtube_id
+from avshare_jax.data.sources.media_files import (
+    AUDIO_SUFFIXES,
+    MEDIA_SUFFIXES,
+    VIDEO_SUFFIXES,
+    MediaFiles,
+    find_media,
+    without_suffix,
+    youtube_id,
+)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -14,7 +22,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def below(folder: Path, suffixes=(".mp4",)) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in iterate_media(folder, suffixes))
+    return sorted(path.relative_to(folder).as_posix() for path in find_media(folder, suffixes).taken)
 
 
 def test_files_are_found_by_suffix_at_any_depth(tmp_path):
@@ -67,10 +75,34 @@ def test_each_file_is_taken_once(tmp_path):
     assert media.left() == [str(tmp_path / "audio" / "two.wav"), str(tmp_path / "z" / "one.mp4")]
 
 
-def test_names_that_are_not_utf8_can_be_reported(tmp_path):
-    touch(tmp_path, os.fsdecode(b"\xff.mp4"))
-    [name] = MediaFiles(tmp_path, MEDIA_SUFFIXES).left()
-    assert name == f"{tmp_path}/?.mp4"
+def test_what_ffmpeg_opens_is_taken_and_what_else_looks_like_media_is_known(tmp_path):
+    # The kinds that folders of recordings, rips and downloads are known to hold, and their siblings.
+    video = "mxf f4v 3g2 dv m2v m1v MPE qt divx vob mod tod m2t m2p wtv dvr-ms rm rmvb ogm mk3d ismv h264 265 mjpeg y4m"
+    audio = "mka aiff aif aifc oga spx au snd caf w64 wv ac3 eac3 dts amr ape m4b m4r mp2 ra weba voc tta sph"
+    assert {f".{suffix.lower()}" for suffix in video.split()} <= set(VIDEO_SUFFIXES)
+    assert {f".{suffix}" for suffix in audio.split()} <= set(AUDIO_SUFFIXES)
+    assert not set(VIDEO_SUFFIXES) & set(AUDIO_SUFFIXES)
+    names = [f"a.{suffix}" for suffix in (video + " " + audio).split()]
+    other = ["b.braw", "b.mid", "b.PCM", "b.yuv"]
+    touch(tmp_path, *names, *other, "c.ass", "c.srt", "c.txt", "c.jpg", "c.csv", "c", ".c.mid")
+    found = find_media(tmp_path)
+    assert sorted(path.name for path in found.taken) == sorted(names)
+    assert sorted(path.name for path in found.others) == sorted(other)
+
+
+def test_every_media_file_is_taken_or_told(tmp_path):
+    touch(tmp_path, "one.mp4", "one.wav", "two.mid")
+    media = MediaFiles(tmp_path, VIDEO_SUFFIXES)
+    assert media.take(("one",)) == str(tmp_path / "one.mp4")
+    assert media.left() == [str(tmp_path / "one.wav")] and media.not_taken == [tmp_path / "two.mid"]
+
+
+def test_names_are_compared_composed(tmp_path):
+    decomposed, composed = "cafe\u0301", "caf\u00e9"
+    touch(tmp_path, f"a/{composed}.mp4", f"b {decomposed}/{decomposed}.mp4")
+    media = MediaFiles(tmp_path)
+    assert media.take((composed,), f"b_{composed}") == str(tmp_path / f"b {decomposed}" / f"{decomposed}.mp4")
+    assert media.take((decomposed,)) == str(tmp_path / "a" / f"{composed}.mp4")
 
 
 @pytest.mark.parametrize(
@@ -95,3 +127,5 @@ def test_youtube_ids_of_clips(name, expected):
 
 def test_suffixes_of_media_only_are_taken_off():
     assert [without_suffix(name) for name in ("a/b.MP4", "a.b.wma", "a.b", "mp4")] == ["a/b", "a.b", "a.b", "mp4"]
+    # The last is the time of a clip.
+    assert [without_suffix(name) for name in ("a.264", "a/abcdefghijk_30.264")] == ["a", "a/abcdefghijk_30.264"]
