@@ -3,17 +3,25 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
+from google.protobuf import json_format
+from tensorflow_datasets.core.proto import feature_pb2
 
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.data.names import printable
 from avshare_jax.data.records import SETTINGS, dataset_directory, preparation_directory
 
 __all__ = ["Dataset", "DatasetError", "check_frontend", "is_unfinished", "open_dataset"]
+
+DATASET_INFO, FEATURES = "dataset_info.json", "features.json"
+OWN_FEATURES = "tensorflow_datasets.core.features."
+CONTENTS = ("features_dict", "sequence", "text", "tensor", "class_label")
+"""The kinds of features that records have; others, such as JSON in JSON, could hide what is in them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +115,7 @@ def open_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
             f"The data set {directory} is not finished: give the command of avshare_jax.prepare that began it once "
             "more, and it goes on where it stopped."
         )
-    if not (directory / "dataset_info.json").exists():
+    if not (directory / DATASET_INFO).exists():
         raise DatasetError(
             f"There is no data set {directory}: make it with `python -m avshare_jax.prepare folder --videos=DIR "
             f"--name={name} --data_dir={data_dir}`, or point config.data.data_dir and config.data.name at another."
@@ -121,19 +129,68 @@ def is_unfinished(data_dir: epath.PathLike, name: str) -> bool:
 
 
 def read_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
-    """Reads a data set's description; `DatasetError` where it is not one of ours."""
+    """Reads a data set's description; `DatasetError` where it is not one of ours, or damaged."""
     directory = dataset_directory(data_dir, name)
-    builder = tfds.builder_from_directory(directory)
-    metadata: dict[str, Any] = builder.info.metadata or {}
+    check_features(directory)
+    try:
+        builder = tfds.builder_from_directory(directory)
+        metadata: dict[str, Any] = dict(builder.info.metadata or {})
+    except Exception as error:  # Damage comes as anything: from protobuf, JSON or TFDS.
+        raise _damaged(directory, error) from error
     try:
         frontend = FrontEnd(**metadata["frontend"])
+        class_names = tuple(map(printable, metadata["class_names"]))
     except (KeyError, TypeError) as error:
         raise DatasetError(
             f"{directory} was not written by avshare_jax.prepare: it says nothing about the front end of its records."
         ) from error
-    class_names = tuple(metadata["class_names"])
     split_names = metadata.get("split_names", {})
     return Dataset(name, directory, frontend, class_names, metadata.get("multi_label", False), split_names, builder)
+
+
+def check_features(directory: epath.Path) -> None:
+    """Checks the description of a data set's features before TFDS reads it.
+
+    TFDS imports the module of every class that the description names, so that a folder could bring code along.
+
+    Raises:
+      DatasetError: a class is none of TFDS's own, or the description is damaged or not as `records` writes it.
+    """
+    try:
+        features = json.loads((directory / FEATURES).read_text())
+        # Features in this file would be read instead.
+        inside = json.loads((directory / DATASET_INFO).read_text()).get("features")
+        top = json_format.ParseDict(features, feature_pb2.Feature())
+        found = list(_nested(top))
+    except Exception as error:
+        raise _damaged(directory, error) from error
+    foreign = [feature.python_class_name for feature in found if not _is_own(feature)]
+    if foreign or inside is not None:
+        which = f"the class {foreign[0]!r} in {FEATURES}" if foreign else f"the features in {DATASET_INFO}"
+        raise DatasetError(
+            f"{directory} was not written by avshare_jax.prepare: {which} could run code that came with the data set. "
+            "Nothing of it has been run; take the data set from whom you trust, or prepare the videos."
+        )
+
+
+def _nested(feature: feature_pb2.Feature) -> Iterator[feature_pb2.Feature]:
+    """Yields a feature and all features in it."""
+    yield feature
+    for part in (*feature.features_dict.features.values(), feature.sequence.feature):
+        if part.ByteSize():
+            yield from _nested(part)
+
+
+def _is_own(feature: feature_pb2.Feature) -> bool:
+    """Whether a feature is of TFDS's own classes, and all that is in it was looked at."""
+    return feature.python_class_name.startswith(OWN_FEATURES) and feature.WhichOneof("content") in CONTENTS
+
+
+def _damaged(directory: epath.Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"The description of the data set {directory} is damaged, or is none of avshare_jax.prepare: copy or prepare "
+        f"the data set again. ({' '.join(str(error).split())[:300] or type(error).__name__})"
+    )
 
 
 def check_frontend(dataset: Dataset, expected: Any) -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import pickle
 import shutil
 
@@ -108,6 +109,69 @@ def test_what_is_not_there_gets_a_sentence(dataset_dir, tmp_path):
     (foreign / "metadata.json").unlink()
     with pytest.raises(DatasetError, match="was not written by avshare_jax.prepare"):
         open_dataset(tmp_path, "foreign")
+
+
+OWN = "tensorflow_datasets.core.features."
+TEXT = {"pythonClassName": f"{OWN}text_feature.Text", "text": {}}
+LEGACY = {"type": "payload.Text", "content": {}}
+IN_JSON = {"json": json.dumps({"video_id": LEGACY})}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"pythonClassName": "payload.Text", "text": {}}, "could run code"),
+        ({"python_class_name": "payload.Text", "text": {}}, "could run code"),
+        (LEGACY, "damaged"),
+        ({"pythonClassName": f"{OWN}features_dict.FeaturesDict", "jsonFeature": IN_JSON}, "could run code"),
+        ({"pythonClassName": f"{OWN}sequence_feature.Sequence", "sequence": {"feature": {**TEXT}}}, ""),
+        (
+            {
+                "pythonClassName": f"{OWN}sequence_feature.Sequence",
+                "sequence": {"feature": {"pythonClassName": "payload.Text", "text": {}}},
+            },
+            "could run code",
+        ),
+        ({"pythonClassName": f"{OWN}nothing.Text", "text": {}}, "damaged"),
+        ([], "damaged"),
+    ],
+)
+def test_opening_a_data_set_runs_no_code_that_came_with_it(dataset_dir, tmp_path, monkeypatch, changed, expected):
+    trace = tmp_path / "trace"
+    (tmp_path / "payload.py").write_text(f"open({str(trace)!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    directory = shutil.copytree(dataset_dir / "tiny", tmp_path / "tiny") / "1.0.0"
+    features = json.loads((directory / "features.json").read_text())
+    features["featuresDict"]["features"]["source_id"] = changed
+    (directory / "features.json").write_text(json.dumps(features))
+    if expected:
+        with pytest.raises(DatasetError, match=expected):
+            open_dataset(tmp_path, "tiny")
+    else:
+        open_dataset(tmp_path, "tiny")
+    assert not trace.exists()
+
+
+def test_features_in_the_other_description_are_refused_too(dataset_dir, tmp_path, monkeypatch):
+    trace = tmp_path / "trace"
+    (tmp_path / "payload.py").write_text(f"open({str(trace)!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    directory = shutil.copytree(dataset_dir / "tiny", tmp_path / "tiny") / "1.0.0"
+    info = json.loads((directory / "dataset_info.json").read_text())
+    info["features"] = {"pythonClassName": "payload.Text", "text": {}}
+    (directory / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match="the features in dataset_info.json could run code"):
+        open_dataset(tmp_path, "tiny")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{", "\x00"])
+def test_a_damaged_description_is_a_sentence(dataset_dir, tmp_path, name, content):
+    directory = shutil.copytree(dataset_dir / "tiny", tmp_path / "tiny") / "1.0.0"
+    (directory / name).write_text(content)
+    with pytest.raises(DatasetError, match="is damaged|was not written by avshare_jax.prepare"):
+        open_dataset(tmp_path, "tiny")
 
 
 def test_front_end_of_another_config_names_both_values(dataset_dir):
