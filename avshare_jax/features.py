@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 from avshare_jax.data.decoding import DecodingProcesses
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import printable_lines, printable_path
 from avshare_jax.data.outcomes import USED
-from avshare_jax.data.sources.listing import Video
-from avshare_jax.data.sources.media_files import MEDIA_SUFFIXES, iterate_media, printable
+from avshare_jax.data.sources.listing import Video, check_distinct
+from avshare_jax.data.sources.media_files import MEDIA_SUFFIXES, find_media, is_other_media, why_not_taken
 from avshare_jax.progress import ProgressLine
 from avshare_jax.settings import UserError, quiet_libraries
 
@@ -77,15 +78,19 @@ def load(workdir: str | os.PathLike[str], batch_size: int = 1) -> "Encoder":
 def find_files(source: Path) -> list[Video]:
     """The media files of a folder by their paths in it, or the one file that a path names.
 
+    Those that look like media and cannot be taken come last, so that they are skipped with a reason.
+
     Raises:
-      DatasetError: there is no media file.
+      DatasetError: there is no media file, or two would have the same id.
     """
     if source.is_file():
-        return [Video(printable(source.name), str(source))]
-    paths = sorted(iterate_media(source))
-    if not paths:
+        return [Video(printable_path(source.name), str(source))]
+    found = find_media(source)
+    if not found.taken:
         raise DatasetError(f"There is no media file in {source}: no file ends in {', '.join(MEDIA_SUFFIXES)}.")
-    return [Video(printable(path.relative_to(source)), str(path)) for path in paths]
+    videos = [Video(printable_path(path.relative_to(source)), str(path)) for path in (*found.taken, *found.others)]
+    check_distinct([video.video_id for video in videos], f"files in {source}")
+    return videos
 
 
 def read_files(videos: Sequence[Video], encoder: "Encoder", options: argparse.Namespace) -> Iterator[Item]:
@@ -105,10 +110,14 @@ def read_files(videos: Sequence[Video], encoder: "Encoder", options: argparse.Na
     try:
         while True:
             while len(started) < 2 * options.workers and (video := next(waiting, None)):
-                started.append((video, processes.start(video, "")))
+                taken = not is_other_media(video.path)
+                started.append((video, processes.start(video, "") if taken else None))
             if not started:
                 return
             video, future = started.popleft()
+            if future is None:
+                yield video.video_id, None, why_not_taken(video.path)
+                continue
             record, outcome = processes.finish(future, video, "")
             sentences = (outcome.reason, *outcome.notes) if outcome.outcome != USED else outcome.notes
             yield video.video_id, record, " ".join(filter(None, sentences))
@@ -119,7 +128,7 @@ def read_files(videos: Sequence[Video], encoder: "Encoder", options: argparse.Na
 def read_records(dataset: "Dataset", split: str, first: int) -> Iterator[Item]:
     """Reads the records of a split in their order, from number `first` on."""
     from avshare_jax.data.elements import Records
-    from avshare_jax.data.unreadable import Unreadable
+    from avshare_jax.data.unreadable import Unreadable, read_id
 
     records = Records.of(dataset, split)
     for number in range(first, len(records.source)):
@@ -128,7 +137,7 @@ def read_records(dataset: "Dataset", split: str, first: int) -> Iterator[Item]:
             yield found.video_id or f"record {number}", None, f"{found.reason}."
         else:
             lacks = [what for flag, what in (("has_video", "image"), ("has_audio", "sound")) if not found[flag]]
-            yield found["video_id"].decode(), found, f"It has no {lacks[0]}." if lacks else ""
+            yield read_id(found), found, f"It has no {lacks[0]}." if lacks else ""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -327,9 +336,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(options)
     except (UserError, DatasetError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable_lines(str(error))}")
     except OSError as error:
-        sys.exit(f"error: {error.filename or options.input} cannot be used: {error.strerror or error}.")
+        name = printable_path(error.filename or options.input)
+        sys.exit(f"error: {name} cannot be used: {error.strerror or error}.")
     except KeyboardInterrupt:
         sys.exit("Interrupted. Give the same command again to go on.")
 

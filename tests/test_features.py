@@ -19,8 +19,10 @@ from ml_collections import ConfigDict
 from avshare_jax import features, models
 from avshare_jax.data.demo import encode_video
 from avshare_jax.data.elements import empty_record, presence_flags
+from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.records import Contents, write_dataset
+from avshare_jax.data.sources.listing import Video
 from avshare_jax.evaluation.encoder import Encoder, _Video
 from avshare_jax.evaluation.features import pool_clips
 from avshare_jax.interop.workdirs import read_network, write_imported
@@ -376,6 +378,28 @@ def test_files_are_the_same_by_name_size_and_time(tmp_path):
     assert features.digest(videos) == before
     path.unlink()
     assert features.digest(videos) != before
+
+
+def test_files_have_ids_of_their_own_that_can_be_printed(tmp_path):
+    names = (b"\xb9\xb7/1.mp4", b"\xd3\xe3/1.mp4", b"a\n\x1b[31m.mka", b"cafe\xcc\x81.mp4", b"song.mid")
+    for name in names:
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    videos = features.find_files(tmp_path)
+    expected = [r"a\u000a\u001b[31m.mka", "caf\u00e9.mp4", r"\xb9\xb7/1.mp4", r"\xd3\xe3/1.mp4", "song.mid"]
+    assert [video.video_id for video in videos] == expected
+    assert all(os.path.isfile(video.path) for video in videos)
+    (tmp_path / "caf\u00e9.mp4").touch()
+    with pytest.raises(DatasetError, match="Two files in .* would have the same name 'caf\u00e9.mp4'"):
+        features.find_files(tmp_path)
+
+
+def test_media_that_are_not_taken_are_skipped_with_a_reason(tmp_path, encoder):
+    (tmp_path / "song.mid").touch()
+    options = SimpleNamespace(workers=1, max_seconds=10.0, time_limit=10.0)
+    [(name, record, reason)] = features.read_files([Video("song.mid", f"{tmp_path}/song.mid")], encoder, options)
+    assert (name, record) == ("song.mid", None) and reason.startswith("Files that end in .mid are not taken")
 
 
 def write_media(path, seconds, seed, sound=True):

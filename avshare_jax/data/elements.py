@@ -20,7 +20,7 @@ from avshare_jax.data.clips import (
 from avshare_jax.data.dataset import Dataset
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.mixtures import Mixture
-from avshare_jax.data.unreadable import Unreadable, UnreadableError, max_unreadable, to_text
+from avshare_jax.data.unreadable import Unreadable, UnreadableError, max_unreadable, read_id, to_text
 
 Element = dict[str, Any]
 Record = dict[str, Any]
@@ -59,7 +59,7 @@ class Records:
         video_id = ""
         try:
             record = self.read(number)
-            video_id = record["video_id"].decode()
+            video_id = read_id(record)
             check_flags(record)
             return make(record)
         except UnreadableError as error:
@@ -248,7 +248,7 @@ class ViewElements:
     def cut(self, record: Record, view: int) -> Element:
         """Cuts the V crops of a record's temporal view `view`."""
         row = {
-            "video_id": record["video_id"].decode(),
+            "video_id": read_id(record),
             **presence_flags(record),
             **read_labels(record, self.num_labels),
         }

@@ -16,9 +16,11 @@ import simplejpeg
 from etils import epath
 
 from avshare_jax.data.dataset import Dataset, DatasetError, open_dataset
+from avshare_jax.data.names import printable_lines
 from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.report import JSON_FILE, class_names, describe_damage, own_splits, write_files
 from avshare_jax.data.report_tally import examples_of
+from avshare_jax.data.unreadable import read_id
 from avshare_jax.outputs import check_folder
 from avshare_jax.settings import UserError, quiet_libraries
 
@@ -88,7 +90,7 @@ def outcomes_of_records(dataset: Dataset) -> Iterator[Outcome]:
 def outcome_of_record(dataset: Dataset, split: str, record: Mapping[str, Any]) -> Outcome:
     """What a record tells about its video."""
     frames, front = record["frames"], dataset.frontend
-    video_id = record["video_id"].decode(errors="replace")
+    video_id = read_id(record)
     height, width = simplejpeg.decode_jpeg_header(frames[0])[:2] if len(frames) else (0, 0)
     sound_seconds = len(record["log_mel"]) * front.hop_length / front.sample_rate
     return Outcome(
@@ -119,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         print(inspect_dataset(options.data_dir, options.name, options.output or f"runs/inspect/{options.name}"))
     except DatasetError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable_lines(str(error))}")
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
 

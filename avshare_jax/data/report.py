@@ -16,6 +16,7 @@ from avshare_jax.data import report_page, report_plots
 from avshare_jax.data.dataset import Dataset
 from avshare_jax.data.outcomes import Outcome
 from avshare_jax.data.report_tally import Tally, examples_of
+from avshare_jax.data.unreadable import read_id
 from avshare_jax.settings import reason
 
 JSON_FILE, PAGE_FILE = "prepare_report.json", "prepare_report.html"
@@ -117,7 +118,7 @@ def _shown(dataset: Dataset, split: str, number: int) -> report_page.Shown:
     try:
         record = dataset.source(split)[number]
         return report_page.Shown(
-            video_id=record["video_id"].decode(errors="replace"),
+            video_id=read_id(record),
             classes=class_names(dataset, record),
             image=report_plots.draw_frames(record["frames"]) if record["has_video"] else b"",
             sound=report_plots.draw_spectrogram(record["log_mel"]) if record["has_audio"] else b"",

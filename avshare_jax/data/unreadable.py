@@ -6,12 +6,22 @@ Readers find them in worker processes and send them along with the batch; only t
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import printable
 
 
 class UnreadableError(Exception):
     """A record is damaged; the message says how."""
+
+
+def read_id(record: Mapping[str, Any]) -> str:
+    """Returns the id of a record's video as printable text; `UnreadableError` where it is not UTF-8."""
+    try:
+        return printable(record["video_id"].decode())
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"its video_id {record['video_id'][:100]!r} is not UTF-8 text") from error
 
 
 @dataclasses.dataclass(frozen=True)

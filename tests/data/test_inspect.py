@@ -44,6 +44,16 @@ def test_damaged_records_are_counted(tmp_path):
     assert reason["examples"][1]["video_id"] == "record 1 of train"
 
 
+def test_an_id_that_is_not_utf8_is_damage(dataset_dir, without_label, tmp_path):
+    original = open_dataset(dataset_dir, "tiny")
+    good, bad = (without_label(record) for record in list(original.source("test"))[:2])
+    write_dataset("odd", tmp_path, {"train": [good, bad | {"video_id": b"\xff"}]}, Contents(original.frontend, 90))
+    main(["odd", f"--data_dir={tmp_path}", f"--output={tmp_path / 'report'}"])
+    facts = read(tmp_path / "report")
+    assert facts["outcomes"][REJECTED] == {"train": 1} and facts["outcomes"][USED] == {"train": 1}
+    assert facts["reasons"][0]["sentence"] == "Its record cannot be read: its video_id b'\\xff' is not UTF-8 text"
+
+
 @pytest.fixture
 def prepared(dataset_dir, tmp_path):
     """A copy of the data set "tiny" with what a preparation writes beside the records."""

@@ -98,6 +98,22 @@ def overwrite(shards):
     shards["b"].write_bytes(bytes(shards["b"].stat().st_size))
 
 
+def test_an_id_that_is_not_utf8_is_damage(tmp_path, data_config, capsys):
+    ids = ["video_0", b"caf\xe9", "video_2", "\x1b[31mvideo_3"]
+    records = [record(number, video_id=video_id) for number, video_id in enumerate(ids)]
+    write_dataset("frail", tmp_path, {"a": records}, Contents(FRONTEND, 90))
+    data_config.update(train_split="a")
+    dataset = open_dataset(tmp_path, "frail")
+    batches, unreadable = train(dataset, data_config, 1)
+    assert len(unreadable) == 1
+    assert "record 1 of frail, split a: its video_id b'caf\\xe9' is not UTF-8 text" in capsys.readouterr().out
+    assert set(batches[0]["log_mel"][:, 0, 0, 0].astype(int)) == {0, 2, 3}
+    met = UnreadableRecords()
+    [batch] = eval_batches(dataset, "a", data_config, batch_size=4, unreadable=met)
+    valid = [video_id for video_id, valid in zip(batch["video_id"], batch["valid"], strict=True) if valid]
+    assert len(met) == 1 and sorted(valid) == [r"\u001b[31mvideo_3", "video_0", "video_2"]
+
+
 def train(dataset, data_config, count, **options):
     unreadable = UnreadableRecords(data_config.max_unreadable_share)
     batches = train_batches(dataset, data_config, seed=1, batch_size=12, unreadable=unreadable, **options)
