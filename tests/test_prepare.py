@@ -112,6 +112,11 @@ def test_data_sets_from_their_publishers_files(make_tree, tmp_path, capsys):
             assert record["has_audio"] and record["has_video"] == (not expected[video_id].path.endswith(".wav"))
     for name, union in listing.split_names.items():
         assert dataset.num_videos(name) == sum(len(listing.splits[part]) for part in union.split("+"))
+    lines = (dataset.directory / "videos.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, lines) if line["outcome"] != "missing"]
+    taken = [video.path for videos in listing.splits.values() for video in videos]
+    assert sorted(line["path"] for line in lines) == sorted([*taken, *listing.unlisted])
+    assert {line["path"] for line in lines if line["outcome"] == "unlisted"} == set(listing.unlisted)
     said = capsys.readouterr().out
     assert ("Missing" in said) == bool(listing.missing)
     assert ("Files that no annotation names" in said) == bool(listing.unlisted)

@@ -16,7 +16,7 @@ from avshare_jax.data import records, report
 from avshare_jax.data.dataset import Dataset, read_dataset
 from avshare_jax.data.decoding import rejected
 from avshare_jax.data.errors import DatasetError
-from avshare_jax.data.outcomes import MISSING, REJECTED, VIDEOS, Outcome, read_outcomes, write_outcomes
+from avshare_jax.data.outcomes import MISSING, REJECTED, UNLISTED, VIDEOS, Outcome, read_outcomes, write_outcomes
 from avshare_jax.data.records import SETTINGS, Contents
 from avshare_jax.data.shard_pipeline import (
     beam_mistakes,
@@ -29,6 +29,8 @@ from avshare_jax.data.shard_pipeline import (
 from avshare_jax.data.shards import Settings, Shard, divide
 from avshare_jax.data.sources.listing import Listing
 from avshare_jax.data.unfinished import begin, check_new, locked
+
+NOT_NAMED = "No annotation names it, or it is in no split's folder."
 
 
 def build(
@@ -96,7 +98,8 @@ def finish(listing: Listing, shards: Sequence[Shard], settings: Settings) -> tup
         settings.directory.rmtree()
         (settings.notes / SETTINGS).unlink()
         raise DatasetError(f"There is no readable video: {_example(outcomes)}.")
-    write_outcomes(settings.directory / VIDEOS, outcomes)
+    unlisted = [Outcome(path, path, "", path, (), UNLISTED, NOT_NAMED) for path in listing.unlisted]
+    write_outcomes(settings.directory / VIDEOS, [*outcomes, *unlisted])
     info = records.dataset_info(settings.name, settings.data_dir, _with_splits(settings.contents, usable))
     records.write_info(settings.directory, info, usable)
     dataset = read_dataset(settings.data_dir, settings.name)

@@ -8,7 +8,7 @@ from etils import epath
 
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.names import composed, printable
-from avshare_jax.data.outcomes import MISSING, REJECTED, VIDEOS, Outcome, read_outcomes
+from avshare_jax.data.outcomes import MISSING, REJECTED, UNLISTED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.records import dataset_directory
 from avshare_jax.data.sources.annotations import csv_records, csv_rows, text_lines
 from avshare_jax.data.sources.listing import Listing, Video
@@ -53,7 +53,7 @@ def read_ids(source: str, data_dir: epath.PathLike) -> ExcludedIds:
     names: dict[str, dict[str, None]] = {}  # Dictionaries keep an order, sets do not.
     without_id = 0
     for outcome in read_outcomes(prepared):
-        if outcome.outcome in (REJECTED, MISSING):
+        if outcome.outcome in (REJECTED, MISSING, UNLISTED):
             continue
         identity = identity_of(outcome)
         if identity is None:

@@ -17,7 +17,7 @@ from etils import epath
 
 from avshare_jax.data.dataset import Dataset, DatasetError, open_dataset
 from avshare_jax.data.names import printable_lines
-from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, USED, VIDEOS, Outcome, read_outcomes
+from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, UNLISTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.report import JSON_FILE, class_names, describe_damage, own_splits, write_files
 from avshare_jax.data.report_tally import examples_of
 from avshare_jax.data.unreadable import read_id
@@ -66,10 +66,10 @@ def find_unlisted(dataset: Dataset) -> dict[str, Any]:
 
 
 def listed_outcomes(dataset: Dataset) -> Iterator[Outcome]:
-    """Yields what `videos.jsonl` says; `DatasetError` where it is damaged."""
+    """Yields what `videos.jsonl` says of videos; `DatasetError` where it is damaged."""
     path = dataset.directory / VIDEOS
     try:
-        yield from read_outcomes(path)
+        yield from (outcome for outcome in read_outcomes(path) if outcome.outcome != UNLISTED)
     except (ValueError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path} is damaged: delete it, and the report says what the records tell.") from error
 

@@ -12,6 +12,8 @@ VIDEOS = "videos.jsonl"
 """Name of the file of outcomes in the directory of a data set."""
 
 USED, NO_AUDIO, NO_VIDEO, REJECTED, MISSING = "used", "used without audio", "used without video", "rejected", "missing"
+UNLISTED = "unlisted"
+"""A media file that no annotation names; the report counts these apart from the videos."""
 OUTCOMES = (USED, NO_AUDIO, NO_VIDEO, REJECTED, MISSING)
 """Everything that can become of a video; `MISSING` is one that annotations name and whose media file is not there."""
 
@@ -26,7 +28,7 @@ class Outcome:
       split: that it is in, or would be in; empty where unknown.
       path: the media file; empty for `MISSING`.
       labels: names of its classes.
-      outcome: one of `OUTCOMES`.
+      outcome: one of `OUTCOMES`, or `UNLISTED`.
       reason: why it was not used, or not wholly; a sentence, empty for `USED`.
       notes: sentences about what was odd but usable, such as damage or silence.
       seconds: duration of what was used; 0 where nothing was.
