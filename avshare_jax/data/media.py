@@ -12,7 +12,10 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from avshare_jax.data.tracks import Images, Sound, Track
+from avshare_jax.data.cropping import container_cropping
+from avshare_jax.data.images import Images
+from avshare_jax.data.sound import Sound
+from avshare_jax.data.tracks import Track
 
 PRIMING = 0.25
 """Seconds that may lie before time 0 because an audio encoder needs them; they are never heard."""
@@ -39,7 +42,8 @@ class Media:
 
     Attributes:
       jpegs: the image at t = 0, 1 / fps, 2 / fps, … as JPEG, upright and all of one size; empty without image.
-      waveform: (N,) float32, the mean of the channels at the rate that was asked for; empty without sound.
+      waveform: (N,) float32, the mean of the channels at the rate that was asked for, or the loudest of them where they
+        cancel each other out; empty without sound.
       width: of the file's image, upright, in pixels; 0 without image.
       height: the same.
       fps: mean frames per second of the file; 0 without image.
@@ -90,10 +94,17 @@ def read_media(
     with _opened(path) as container:
         zero = _time_zero(container)
         images = Images(container, zero, max_seconds, fps, short_side, jpeg_quality)
+        if images.stream is not None:
+            images.crop(container_cropping(path, images.stream))
         sound = Sound(container, zero, max_seconds, sample_rate)
+        images.beside, sound.beside = sound, images
         damage = _decode(container, [images, sound])
+        jpegs = images.finish()
         damage += _notes_on_end(container, images, sound)
-    jpegs, waveform = images.finish(), sound.finish()
+    if sound.cancels:
+        channel, images.beside, sound = sound.loudest, None, None  # Its samples need not be kept meanwhile.
+        sound = _decode_channel(path, channel, max_seconds, sample_rate, images)
+    waveform = sound.finish()
     if not jpegs and not len(waveform):
         raise _error(path, f"{images.problem} {sound.problem}")
     seconds = len(jpegs) / fps, len(waveform) / sample_rate
@@ -120,7 +131,7 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
       sample_rate: samples per second to give.
 
     Returns:
-      (N,) float32, the mean of the channels.
+      (N,) float32, the mean of the channels, or the loudest of them where they cancel each other out.
 
     Raises:
       MediaError: the file cannot be decoded, or gives no sound.
@@ -128,6 +139,8 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
     with _opened(path) as container:
         sound = Sound(container, _time_zero(container), float("inf"), sample_rate)
         _decode(container, [sound])
+    if sound.cancels:
+        sound = _decode_channel(path, sound.loudest, float("inf"), sample_rate)
     waveform = sound.finish()
     if not len(waveform):
         raise _error(path, sound.problem)
@@ -182,6 +195,17 @@ def _decode(container: av.container.InputContainer, tracks: list[Track]) -> list
     for track in by_index.values():
         track.decode(None)
     return notes
+
+
+def _decode_channel(
+    path: str | os.PathLike[str], channel: int, max_seconds: float, sample_rate: int, images: Images | None = None
+) -> Sound:
+    """Decodes the sound once more, for one of its channels; `images`, decoded before, say how time goes on."""
+    with _opened(path) as container:
+        sound = Sound(container, _time_zero(container), max_seconds, sample_rate, channel)
+        sound.beside = images
+        _decode(container, [sound])
+    return sound
 
 
 def _notes_on_end(container: av.container.InputContainer, *tracks: Track) -> list[str]:

@@ -187,6 +187,56 @@ def patch(path: Path, old: bytes, new: bytes) -> Path:
     return path
 
 
+def show_by(path: Path, *matrix: int) -> Path:
+    """Gives the first track of an mp4 a display matrix: (a, b, c, d) shows (x, y) at (a x + c y, b x + d y)."""
+    content = path.read_bytes()
+    start = content.index(b"tkhd") + 4 + 4 + 4 * 5 + 8 + 8
+    a, b, c, d = (number << 16 for number in matrix)
+    written = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content[:start] + written + content[start + len(written) :])
+    return path
+
+
+def clean_aperture(path: Path, width: Fraction | int, height: Fraction | int, right: Fraction, down: Fraction) -> Path:
+    """Writes a clean aperture into the first track of an mp4 whose index is at its end.
+
+    Args:
+      path: of the file.
+      width: of the aperture, in pixels.
+      height: the same.
+      right: from the middle of the picture to that of the aperture.
+      down: the same.
+    """
+    numbers = [number for part in map(Fraction, (width, height, right, down)) for number in part.as_integer_ratio()]
+    box = struct.pack(">I4s8i", 40, b"clap", *numbers)
+    content, end = bytearray(path.read_bytes()), 0
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        start = content.index(name, end) - 4
+        end = start + 8
+        size = struct.unpack_from(">I", content, start)[0]
+        struct.pack_into(">I", content, start, size + len(box))
+    content[start + size : start + size] = box
+    path.write_bytes(content)
+    return path
+
+
+def pixel_crop(path: Path, left: int, top: int, right: int, bottom: int) -> Path:
+    """Writes cropping of less than 128 pixels a side into a mkv with one video track."""
+    # The display's unit, a number of the track's and empty space, which FFmpeg writes after the picture's size.
+    room = bytes.fromhex("54b28104 55ee8100 ec01000000000000020000")
+    crops = b"".join(
+        element + bytes([0x81, pixels])
+        for element, pixels in ((b"\x54\xcc", left), (b"\x54\xbb", top), (b"\x54\xdd", right), (b"\x54\xaa", bottom))
+    )
+    content = bytearray(path.read_bytes())
+    place = content.index(room)
+    video = content.rindex(b"\xe0", 0, place)
+    content[video + 1] += len(room) - 4  # The unit belonged to the picture already.
+    content[place : place + len(room)] = crops + b"\xec\x81\x00"
+    path.write_bytes(content)
+    return path
+
+
 def damage(path: Path, stream: str, which: slice) -> Path:
     """Overwrites some packets of an mp4's stream with bytes that no decoder takes."""
     content = bytearray(path.read_bytes())

@@ -295,7 +295,179 @@ def test_share_of_silence_is_noted(tmp_path):
     assert found.notes == ("The sound is silent for 50% of its time.",)
 
 
+STEREO = {"layout": "stereo", "audio_codec": "pcm_s16le"}
+
+
+def antiphase(seconds=2.0, gains=(1, -1), noise=0.0):
+    """A waveform (channels, N): one sound with a gain for each channel, and noise of its own in each."""
+    one = sound(seconds)[0]
+    own = np.random.default_rng(7).standard_normal((len(gains), len(one)))
+    return np.float32(np.outer(gains, one) + noise * own)
+
+
+@pytest.mark.parametrize(
+    ("name", "gains", "layout", "codec", "used"),
+    [
+        ("sound.wav", (0.7, -0.7), "stereo", "pcm_s16le", 0),
+        ("sound.mkv", (-0.7, 0.75), "stereo", "pcm_f32le", 1),
+        ("sound.m4a", (0.7, -0.7), "stereo", "aac", 0),
+        ("sound.mp3", (0.7, -0.7), "stereo", "libmp3lame", 0),
+        ("sound.mkv", (0.6, -0.7, 0.01, 0, 0, 0), "5.1", "flac", 1),
+        ("sound.mkv", (0.5, -0.6, 0, 0, 0, 0, 0.7, -0.6), "7.1", "flac", 6),
+    ],
+)
+def test_channels_that_cancel_each_other_out_are_not_averaged(tmp_path, name, gains, layout, codec, used):
+    waveform = antiphase(gains=gains)
+    path = write(tmp_path / name, None, waveform, audio_codec=codec, layout=layout)
+    found = read(path)
+    assert found.no_audio == "" and found.channels == len(gains)
+    assert found.notes == (
+        f"The channels of the sound cancel each other out: channel {used + 1} of {len(gains)}, the loudest, is used "
+        "instead of their mean.",
+    )
+    np.testing.assert_array_equal(read_audio(path, 16_000), found.waveform)
+    if codec in ("aac", "libmp3lame"):
+        assert np.square(found.waveform).mean() == pytest.approx(np.square(waveform[used]).mean(), rel=0.15)
+    else:
+        np.testing.assert_allclose(found.waveform, waveform[used], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("gains", "noise"),
+    [
+        ((1, 1), 0.0),
+        ((0.7, 0), 0.0),
+        ((0.7, 0, 0, 0, 0, 0), 0.0),  # Only one of six speaks: the mean is 16 dB lower, and nothing is lost.
+        ((0, 0), 0.1),  # Nothing in common.
+        ((0.5, -0.5), 0.08),  # Correlated by -0.7: a wide recording.
+        ((1, -0.5), 0.0),
+    ],
+)
+def test_channels_that_differ_are_averaged(tmp_path, gains, noise):
+    waveform = antiphase(gains=gains, noise=noise)
+    layout = "stereo" if len(gains) == 2 else "5.1"
+    found = read(write(tmp_path / "sound.mkv", None, waveform, audio_codec="pcm_f32le", layout=layout))
+    assert found.notes == ()
+    np.testing.assert_allclose(found.waveform, waveform.mean(axis=0), atol=1e-6)
+
+
+def test_whether_channels_cancel_is_decided_by_the_whole_file(tmp_path):
+    half = antiphase()
+    half[1, 15_360:] *= -1  # FFmpeg's frames of 2,048 samples are the smallest parts.
+    found = read(write(tmp_path / "half.wav", None, half, **STEREO))
+    np.testing.assert_allclose(found.waveform, half.mean(axis=0), atol=1e-4)
+    assert found.notes[0] == "For 48% of the sound's time, its channels cancel each other out."
+    silent = antiphase()
+    silent[:, 8_000:] = 0
+    found = read(write(tmp_path / "silent.wav", None, silent, **STEREO))
+    np.testing.assert_allclose(found.waveform, silent[0], atol=1e-4)
+    assert "cancel" in found.notes[0] and found.notes[1] == "The sound is silent for 75% of its time."
+
+
+def test_silence_in_all_channels_is_silence(tmp_path):
+    dither = np.resize(np.float32([1, -1]) / 32_768, (1, 32_000))
+    path = write(tmp_path / "sound.wav", None, np.concatenate([dither, -dither]), **STEREO)
+    with pytest.raises(MediaError, match="it is digital silence"):
+        read(path)
+
+
+def test_damaged_samples_do_not_decide_which_channels_cancel(tmp_path):
+    waveform = antiphase()
+    waveform[0, 100], waveform[1, 3_000] = 1e30, np.nan
+    path = write(tmp_path / "sound.mkv", None, waveform, audio_codec="pcm_f32le", layout="stereo")
+    found = read(path)
+    assert "cancel" in found.notes[0]
+    np.testing.assert_array_equal(found.waveform[3_200:], waveform[0, 3_200:])
+
+
 # Both.
+
+
+def slides(path, times, seconds_of_sound=None):
+    """Writes a picture that changes at some times, and sound."""
+    waveform = None if seconds_of_sound is None else np.resize(sound(1.0, 8_000), (1, int(seconds_of_sound * 8_000)))
+    audio_codec = "pcm_s16le" if path.suffix == ".mkv" else "aac"
+    frames = moving_image(len(times) / 16)
+    return write(path, frames, waveform, times=times, audio_codec=audio_codec, rate=8_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("video.mkv", (0, 75, 76)),
+        ("video.mp4", (0, 75, 76)),
+        ("video.mkv", (0, 1, 2, 77, 78)),
+        ("video.mkv", (70, 71)),
+        ("video.mkv", (0, 700)),
+    ],
+)
+def test_picture_that_stands_still_while_the_sound_goes_on(tmp_path, name, times):
+    found = read(slides(tmp_path / name, times, times[-1] + 2), fps=1.0, max_seconds=900)
+    assert found.no_video == ""
+    assert times[-1] <= len(found.jpegs) <= times[-1] + 3
+    changes = [second for second in range(1, len(found.jpegs)) if found.jpegs[second] is not found.jpegs[second - 1]]
+    assert changes == [time for time in times[1:] if time]
+
+
+@pytest.mark.parametrize("name", ["video.mkv", "video.mp4"])
+@pytest.mark.parametrize(
+    ("times", "used"), [((0, 75, 76), True), ((0, 400, 401), True), ((0, 1, 3_601), False)], ids=str
+)
+def test_pause_of_a_silent_picture_is_believed_up_to_ten_minutes(tmp_path, name, times, used):
+    path = slides(tmp_path / name, times)
+    if used:
+        assert len(read(path, fps=1.0, max_seconds=900).jpegs) >= times[-1]
+    else:
+        with pytest.raises(MediaError, match="its time stamps jump by"):
+            read(path, fps=1.0, max_seconds=900)
+
+
+@pytest.mark.parametrize("jump", [90, 500, 3_600])
+def test_jump_of_one_stream_that_the_other_does_not_bear_out(tmp_path, jump):
+    times = np.arange(32) / 16
+    image = write(tmp_path / "a.mkv", moving_image(), sound(), times=times + jump * (times >= 1), audio_codec="flac")
+    found = read(image, max_seconds=900)
+    assert found.no_video == f"The video stream is not usable: its time stamps jump by {jump} s at 1.0 s."
+    assert len(found.waveform) == 32_000
+    both = write(
+        tmp_path / "b.mkv",
+        moving_image(),
+        sound(),
+        times=times + jump * (times >= 1),
+        audio_times=lambda seconds: seconds + jump * (seconds >= 1),
+        audio_codec="pcm_s16le",
+    )
+    with pytest.raises(MediaError, match=f"video stream .* jump by {jump} s .* audio stream .* jump by {jump} s"):
+        read(both, max_seconds=900)
+
+
+def test_sound_that_pauses_while_the_image_goes_on(tmp_path):
+    late = lambda seconds: seconds + 80 * (seconds >= 1)  # noqa: E731
+    image = moving_image(90.0, fps=1)
+    path = write(tmp_path / "video.mkv", image, sound(), fps=1, audio_codec="pcm_s16le", audio_times=late)
+    found = read(path, fps=1.0)
+    assert found.no_audio == "" and len(found.waveform) == 60 * 16_000
+    assert not found.waveform[17_000:].any()
+    found = read(path, fps=1.0, max_seconds=100)
+    np.testing.assert_allclose(found.waveform[81 * 16_000 :][:16_000], sound()[0, 16_000:], atol=1e-4)
+    assert "The sound has gaps, 80.0 s in all." in found.notes
+
+
+def test_last_frame_may_last_long(tmp_path):
+    """Of a packet's duration, mp4 keeps what is given with the last frame."""
+    path = tmp_path / "video.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=1, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        packets = []
+        for number, image in enumerate(moving_image(1.0)[:3]):
+            frame = av.VideoFrame.from_ndarray(image)
+            frame.pts, frame.time_base = number, Fraction(1)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        packets[-1].duration = round(75 / packets[-1].time_base)
+        container.mux(packets)
+    assert len(read(path, fps=1.0, max_seconds=900).jpegs) == 77
 
 
 def test_what_comes_after_the_longest_duration_is_left_out(tmp_path):

@@ -1,0 +1,137 @@
+"""Colors: frames of any matrix and range become the small planes that JPEG stores, BT.601 at full range.
+
+Numbers of matrices, primaries and transfer functions are those of ITU-T H.273, which FFmpeg uses too. Primaries and
+transfer functions stay as they are.
+"""
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+BT709, BT601, YCGCO, BT2020, BT2020_CONSTANT, BY_PRIMARIES, CONSTANT_BY_PRIMARIES = 1, 6, 8, 9, 10, 12, 13
+
+BY_FFMPEG = {
+    BT709: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    BT601: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    BT2020: Colorspace.BT2020,
+}
+"""Matrices that FFmpeg's scaler converts."""
+
+UNTAGGED = (0, 2, 3)
+"""Matrices that say nothing about a frame of luma and chroma: RGB, unspecified, reserved."""
+
+OF_PRIMARIES = {1: BT709, 4: 4, 5: BT709, 6: 7, 7: 7, 9: BT2020, 11: BT709, 12: BT709}
+"""Matrices that are derived from primaries, or within 0.02 of that."""
+
+UNKNOWN = {11: "SMPTE 2085", 13: "of constant luminance", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
+HDR = {16: "PQ", 18: "HLG"}
+
+HD_WIDTH, SD_HEIGHT = 1_280, 576
+"""Frames that say nothing about their matrix are BT.709 from this length of the longer side on, or beyond this one of
+the shorter; smaller ones are BT.601."""
+
+
+def color_notes(frame: av.VideoFrame) -> list[str]:
+    """Sentences about what a frame's colors have that is not converted."""
+    notes = []
+    if frame.color_trc in HDR:
+        notes.append(f"The image is HDR ({HDR[frame.color_trc]}) and not tone-mapped: its contrast is low.")
+    if _is_yuv(frame) and (matrix := _matrix(frame)) in UNKNOWN:
+        notes.append(f"The image's color matrix ({UNKNOWN[matrix]}) is not converted: its colors are wrong.")
+    return notes
+
+
+def jpeg_planes(frame: av.VideoFrame, width: int, height: int, reformatter: VideoReformatter) -> list[np.ndarray]:
+    """Resizes a frame and converts its colors.
+
+    Args:
+      frame: of any pixel format.
+      width: to give, in pixels.
+      height: the same.
+      reformatter: the same one for all frames of a file: to set one up takes longer than to convert a frame.
+
+    Returns:
+      Luma (height, width) and both chroma planes of half the size, rounded up, uint8: BT.601 at full range.
+    """
+    matrix = _matrix(frame) if _is_yuv(frame) else BT601
+    shrinks = frame.width * frame.height > width * height
+    how = {"interpolation": Interpolation.AREA if shrinks else Interpolation.BILINEAR, "threads": 1}
+    ranges = {"src_color_range": frame.color_range, "dst_color_range": ColorRange.JPEG}
+    if matrix in (YCGCO, BT2020_CONSTANT):
+        # FFmpeg takes no such frame unless it is called something else.
+        space = {"src_colorspace": Colorspace.ITU601, "dst_colorspace": Colorspace.ITU601}
+        wide = reformatter.reformat(frame, width, height, format="yuv444p16le", **space, **ranges, **how)
+        frame, space = _to_rgb(wide, matrix), {}
+    else:
+        space = {"src_colorspace": BY_FFMPEG.get(matrix, Colorspace.BT2020)}
+    # Straight to the small picture that JPEG stores: several times as fast as through full-size RGB.
+    space["dst_colorspace"] = Colorspace.ITU601
+    small = reformatter.reformat(frame, width, height, format="yuvj420p", **space, **ranges, **how)
+    planes = [plane_array(plane) for plane in small.planes]
+    if frame.color_range == ColorRange.MPEG and not _is_yuv(frame):
+        planes = [cv2.LUT(plane, table) for plane, table in zip(planes, (LUMA, CHROMA, CHROMA), strict=True)]
+    return planes
+
+
+def plane_array(plane: av.video.plane.VideoPlane, dtype: type[np.generic] = np.uint8) -> np.ndarray:
+    """The pixels (height, width) of a plane; the memory belongs to its frame."""
+    rows = np.frombuffer(plane, dtype).reshape(plane.height, -1)
+    return rows[:, : plane.width]
+
+
+def _table(black: int, levels: int, middle: int) -> np.ndarray:
+    return np.clip(np.round((np.arange(256.0) - black) * 255 / levels + middle), 0, 255).astype(np.uint8)
+
+
+LUMA, CHROMA = _table(16, 219, 0), _table(128, 219, 128)
+"""From limited to full range, of gray and RGB: FFmpeg's scaler takes both for full range, whatever they say."""
+
+
+def _is_yuv(frame: av.VideoFrame) -> bool:
+    return not frame.format.is_rgb and len(frame.format.components) >= 3
+
+
+def _matrix(frame: av.VideoFrame) -> int:
+    """The matrix of a frame of luma and chroma, by what it says or by its size."""
+    matrix = frame.colorspace
+    if matrix == BY_PRIMARIES:
+        matrix = OF_PRIMARIES.get(frame.color_primaries, 2)
+    elif matrix == CONSTANT_BY_PRIMARIES and frame.color_primaries == 9:
+        matrix = BT2020_CONSTANT
+    if matrix in UNTAGGED or not (matrix in BY_FFMPEG or matrix in UNKNOWN or matrix in (YCGCO, BT2020_CONSTANT)):
+        shorter, longer = sorted((frame.width, frame.height))
+        matrix = BT709 if longer >= HD_WIDTH or shorter > SD_HEIGHT else BT601
+    return matrix
+
+
+def _to_rgb(frame: av.VideoFrame, matrix: int) -> av.VideoFrame:
+    """Converts a frame of yuv444p16le at full range, by the formulas of H.273."""
+    luma, blue, red = (np.float32(plane_array(plane, np.uint16)) / 65_535 for plane in frame.planes)
+    blue, red = blue - np.float32(32_768 / 65_535), red - np.float32(32_768 / 65_535)
+    if matrix == YCGCO:
+        green, rest = luma + blue, luma - blue
+        rgb = rest + red, green, rest - red
+    else:
+        blue = luma + blue * np.where(blue <= 0, np.float32(1.9404), np.float32(1.5816))
+        red = luma + red * np.where(red <= 0, np.float32(1.7184), np.float32(0.9936))
+        green = (_linear(luma) - 0.2627 * _linear(red) - 0.0593 * _linear(blue)) / 0.6780
+        rgb = red, _from_linear(green), blue
+    image = np.uint8(np.round(255 * np.clip(np.stack(rgb, axis=-1), 0, 1)))
+    converted = av.VideoFrame.from_ndarray(image, format="rgb24")
+    converted.color_range = ColorRange.JPEG
+    return converted
+
+
+def _linear(signal: np.ndarray) -> np.ndarray:
+    """Light of a signal, by the transfer function of BT.2020."""
+    signal = np.maximum(signal, 0)
+    return np.where(signal < 0.081243, signal / 4.5, ((signal + 0.099297) / 1.099297) ** (1 / 0.45))
+
+
+def _from_linear(light: np.ndarray) -> np.ndarray:
+    light = np.maximum(light, 0)
+    return np.where(light < 0.018054, 4.5 * light, 1.099297 * light**0.45 - 0.099297)
