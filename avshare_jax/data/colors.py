@@ -4,6 +4,8 @@ Numbers of matrices, primaries and transfer functions are those of ITU-T H.273, 
 transfer functions stay as they are.
 """
 
+import functools
+
 import av
 import cv2
 import numpy as np
@@ -11,15 +13,15 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 BT709, BT601, YCGCO, BT2020, BT2020_CONSTANT, BY_PRIMARIES, CONSTANT_BY_PRIMARIES = 1, 6, 8, 9, 10, 12, 13
 
-BY_FFMPEG = {
-    BT709: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    BT601: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    BT2020: Colorspace.BT2020,
+WEIGHTS = {
+    BT709: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    BT601: (0.299, 0.114),
+    7: (0.212, 0.087),
+    BT2020: (0.2627, 0.0593),
 }
-"""Matrices that FFmpeg's scaler converts."""
+"""Weights of red and blue in the luma of a matrix; the rest is green's."""
 
 UNTAGGED = (0, 2, 3)
 """Matrices that say nothing about a frame of luma and chroma: RGB, unspecified, reserved."""
@@ -59,22 +61,52 @@ def jpeg_planes(frame: av.VideoFrame, width: int, height: int, reformatter: Vide
     """
     matrix = _matrix(frame) if _is_yuv(frame) else BT601
     shrinks = frame.width * frame.height > width * height
-    how = {"interpolation": Interpolation.AREA if shrinks else Interpolation.BILINEAR, "threads": 1}
-    ranges = {"src_color_range": frame.color_range, "dst_color_range": ColorRange.JPEG}
-    if matrix in (YCGCO, BT2020_CONSTANT):
-        # FFmpeg takes no such frame unless it is called something else.
-        space = {"src_colorspace": Colorspace.ITU601, "dst_colorspace": Colorspace.ITU601}
-        wide = reformatter.reformat(frame, width, height, format="yuv444p16le", **space, **ranges, **how)
-        frame, space = _to_rgb(wide, matrix), {}
-    else:
-        space = {"src_colorspace": BY_FFMPEG.get(matrix, Colorspace.BT2020)}
+    how = {
+        # Without conversion: FFmpeg's is slower, as it is done before shrinking, and does not know all matrices.
+        "src_colorspace": Colorspace.ITU601,
+        "dst_colorspace": Colorspace.ITU601,
+        "src_color_range": frame.color_range,
+        "dst_color_range": ColorRange.JPEG,
+        "interpolation": Interpolation.AREA if shrinks else Interpolation.BILINEAR,
+        "threads": 1,
+    }
+    if matrix == BT2020_CONSTANT:
+        frame = _to_rgb(reformatter.reformat(frame, width, height, format="yuv444p16le", **how))
+        matrix = BT601
     # Straight to the small picture that JPEG stores: several times as fast as through full-size RGB.
-    space["dst_colorspace"] = Colorspace.ITU601
-    small = reformatter.reformat(frame, width, height, format="yuvj420p", **space, **ranges, **how)
+    small = reformatter.reformat(frame, width, height, format="yuvj420p", **how)
     planes = [plane_array(plane) for plane in small.planes]
     if frame.color_range == ColorRange.MPEG and not _is_yuv(frame):
-        planes = [cv2.LUT(plane, table) for plane, table in zip(planes, (LUMA, CHROMA, CHROMA), strict=True)]
-    return planes
+        return [cv2.LUT(plane, table) for plane, table in zip(planes, (LUMA, CHROMA, CHROMA), strict=True)]
+    return planes if WEIGHTS.get(matrix) == WEIGHTS[BT601] else _to_bt601(planes, matrix)
+
+
+def _to_bt601(planes: list[np.ndarray], matrix: int) -> list[np.ndarray]:
+    """Converts planes of another matrix, both at full range.
+
+    Gray has no chroma in any, so that luma adds to nothing but luma, and the rest is done with half the resolution.
+    """
+    luma, *chroma = planes
+    differences = np.stack(chroma, axis=-1).astype(np.float32) - 128
+    to_luma, *others = cv2.split(cv2.transform(differences, _conversion(matrix)[:, 1:]))
+    to_luma = cv2.resize(to_luma, luma.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    converted = [np.clip(np.round(other + 128), 0, 255).astype(np.uint8) for other in others]
+    return [cv2.add(luma, to_luma, dtype=cv2.CV_8U), *converted]
+
+
+@functools.cache
+def _conversion(matrix: int) -> np.ndarray:
+    """The matrix (3, 3) from luma and chroma of a matrix to those of BT.601."""
+    return _from_rgb(BT601) @ np.linalg.inv(_from_rgb(matrix))
+
+
+def _from_rgb(matrix: int) -> np.ndarray:
+    """The matrix (3, 3) from red, green and blue to luma and chroma."""
+    if matrix == YCGCO:
+        return np.array([[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0, -0.5]])
+    red, blue = WEIGHTS.get(matrix, WEIGHTS[BT2020])
+    luma = np.array([red, 1 - red - blue, blue])
+    return np.stack([luma, ([0, 0, 1] - luma) / (2 - 2 * blue), ([1, 0, 0] - luma) / (2 - 2 * red)])
 
 
 def plane_array(plane: av.video.plane.VideoPlane, dtype: type[np.generic] = np.uint8) -> np.ndarray:
@@ -92,7 +124,14 @@ LUMA, CHROMA = _table(16, 219, 0), _table(128, 219, 128)
 
 
 def _is_yuv(frame: av.VideoFrame) -> bool:
-    return not frame.format.is_rgb and len(frame.format.components) >= 3
+    return _has_chroma(frame.format.name)
+
+
+@functools.cache
+def _has_chroma(pixel_format: str) -> bool:
+    """Whether a pixel format is of luma and chroma, and not RGB, gray or a palette."""
+    described = av.VideoFormat(pixel_format)
+    return not described.is_rgb and len(described.components) >= 3
 
 
 def _matrix(frame: av.VideoFrame) -> int:
@@ -102,25 +141,20 @@ def _matrix(frame: av.VideoFrame) -> int:
         matrix = OF_PRIMARIES.get(frame.color_primaries, 2)
     elif matrix == CONSTANT_BY_PRIMARIES and frame.color_primaries == 9:
         matrix = BT2020_CONSTANT
-    if matrix in UNTAGGED or not (matrix in BY_FFMPEG or matrix in UNKNOWN or matrix in (YCGCO, BT2020_CONSTANT)):
+    if matrix in UNTAGGED or matrix not in (*WEIGHTS, *UNKNOWN, YCGCO, BT2020_CONSTANT):
         shorter, longer = sorted((frame.width, frame.height))
         matrix = BT709 if longer >= HD_WIDTH or shorter > SD_HEIGHT else BT601
     return matrix
 
 
-def _to_rgb(frame: av.VideoFrame, matrix: int) -> av.VideoFrame:
-    """Converts a frame of yuv444p16le at full range, by the formulas of H.273."""
+def _to_rgb(frame: av.VideoFrame) -> av.VideoFrame:
+    """Converts a frame of yuv444p16le, BT.2020 of constant luminance at full range, by the formulas of H.273."""
     luma, blue, red = (np.float32(plane_array(plane, np.uint16)) / 65_535 for plane in frame.planes)
     blue, red = blue - np.float32(32_768 / 65_535), red - np.float32(32_768 / 65_535)
-    if matrix == YCGCO:
-        green, rest = luma + blue, luma - blue
-        rgb = rest + red, green, rest - red
-    else:
-        blue = luma + blue * np.where(blue <= 0, np.float32(1.9404), np.float32(1.5816))
-        red = luma + red * np.where(red <= 0, np.float32(1.7184), np.float32(0.9936))
-        green = (_linear(luma) - 0.2627 * _linear(red) - 0.0593 * _linear(blue)) / 0.6780
-        rgb = red, _from_linear(green), blue
-    image = np.uint8(np.round(255 * np.clip(np.stack(rgb, axis=-1), 0, 1)))
+    blue = luma + blue * np.where(blue <= 0, np.float32(1.9404), np.float32(1.5816))
+    red = luma + red * np.where(red <= 0, np.float32(1.7184), np.float32(0.9936))
+    green = _from_linear((_linear(luma) - 0.2627 * _linear(red) - 0.0593 * _linear(blue)) / 0.6780)
+    image = np.uint8(np.round(255 * np.clip(np.stack([red, green, blue], axis=-1), 0, 1)))
     converted = av.VideoFrame.from_ndarray(image, format="rgb24")
     converted.color_range = ColorRange.JPEG
     return converted

@@ -1,8 +1,10 @@
 """A data set on disk, opened for reading: its metadata, its size, and its records by number."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from tensorflow_datasets.core.proto import feature_pb2
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.names import printable
-from avshare_jax.data.records import SETTINGS, dataset_directory, preparation_directory
+from avshare_jax.data.records import REVISION, SETTINGS, dataset_directory, preparation_directory
 
 __all__ = ["Dataset", "DatasetError", "check_frontend", "is_unfinished", "open_dataset"]
 
@@ -35,6 +37,7 @@ class Dataset:
       class_names: names of the classes in the order of their numbers; empty without labels.
       multi_label: whether a record may have several classes.
       split_names: further names for unions of splits, such as `train1` → `fold2+fold3`.
+      revision: of what its records hold; see `records.REVISION`.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Dataset:
     multi_label: bool
     split_names: Mapping[str, str]
     _builder: tfds.core.DatasetBuilder = dataclasses.field(repr=False, compare=False)
+    revision: int = REVISION
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -104,7 +108,7 @@ class Dataset:
 
 
 def open_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
-    """Opens the data set DATA_DIR/NAME.
+    """Opens the data set DATA_DIR/NAME; says so on standard error where its records are of an older revision.
 
     Raises:
       DatasetError: it is not there, not finished or not one of ours; says how to make it.
@@ -120,7 +124,23 @@ def open_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
             f"There is no data set {directory}: make it with `python -m avshare_jax.prepare folder --videos=DIR "
             f"--name={name} --data_dir={data_dir}`, or point config.data.data_dir and config.data.name at another."
         )
-    return read_dataset(data_dir, name)
+    dataset = read_dataset(data_dir, name)
+    if dataset.revision < REVISION:
+        _note_revision(dataset.directory)
+    return dataset
+
+
+@functools.cache
+def _note_revision(directory: epath.Path) -> None:
+    """Says once what is wrong with pictures of revision 1."""
+    print(
+        f"Note: the data set {directory} was prepared before colors were converted. Pictures of videos that name "
+        "another color matrix than BT.601, as most HD videos do, are up to 23 of 255 levels off. It can be used as it "
+        f"is; to mend it, delete {directory.parent} and give the command of avshare_jax.prepare again, or use another "
+        "--name.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def is_unfinished(data_dir: epath.PathLike, name: str) -> bool:
@@ -145,7 +165,8 @@ def read_dataset(data_dir: epath.PathLike, name: str) -> Dataset:
             f"{directory} was not written by avshare_jax.prepare: it says nothing about the front end of its records."
         ) from error
     split_names = metadata.get("split_names", {})
-    return Dataset(name, directory, frontend, class_names, metadata.get("multi_label", False), split_names, builder)
+    multi_label, revision = metadata.get("multi_label", False), metadata.get("revision", 1)
+    return Dataset(name, directory, frontend, class_names, multi_label, split_names, builder, revision)
 
 
 def check_features(directory: epath.Path) -> None:

@@ -22,6 +22,10 @@ from avshare_jax.data.frontend import FrontEnd
 VERSION = "1.0.0"
 """Version of the records' format, and of the data sets that hold them."""
 
+REVISION = 2
+"""Of what records hold. 1, or none in the metadata: luma and chroma as the file has them, whatever its matrix, and
+pictures turned but not mirrored. 2: JPEG's colors, all orientations, and the cropping that the container asks for."""
+
 SETTINGS = "settings.json"
 
 Record = dict[str, Any]
@@ -37,6 +41,7 @@ class Contents:
       class_names: the classes in the order of their numbers; empty without labels.
       multi_label: whether a record may have several classes.
       split_names: further names for unions of splits, such as `train1` → `fold2+fold3`.
+      revision: of what records hold, `REVISION` of the package that writes them.
     """
 
     frontend: FrontEnd
@@ -44,6 +49,7 @@ class Contents:
     class_names: tuple[str, ...] = ()
     multi_label: bool = False
     split_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    revision: int = REVISION
 
 
 def dataset_directory(data_dir: epath.PathLike, name: str) -> epath.Path:

@@ -74,7 +74,9 @@ def begin(listing: Listing, settings: Settings) -> None:
     path, wanted, videos = settings.notes / SETTINGS, _identity(settings), _listed(listing)
     if is_unfinished(settings.data_dir, settings.name):
         _check_same_videos(_read_note(settings.notes / LISTING, settings), videos, settings)
-        if changed := list(differences(_read_note(path, settings), wanted)):
+        begun = _read_note(path, settings)
+        _check_revision(begun, settings)
+        if changed := list(differences(begun, wanted)):
             phrases = "; ".join(f"{name} was {old} and is now {new}" for name, old, new in changed)
             raise DatasetError(
                 f"The preparation of {settings.directory} was begun with other settings: {phrases}. "
@@ -87,6 +89,16 @@ def begin(listing: Listing, settings: Settings) -> None:
     for directory in (settings.directory, settings.notes):
         for partial in directory.glob(".*.partial"):  # Of a killed process.
             partial.unlink()
+
+
+def _check_revision(begun: Mapping[str, Any], settings: Settings) -> None:
+    """Raises `DatasetError` where finished shards hold other pictures than those that would follow."""
+    contents = begun.get("contents")
+    if isinstance(contents, dict) and contents.get("revision", 1) != settings.contents.revision:
+        raise DatasetError(
+            f"The preparation of {settings.directory} was begun by a version of avshare_jax whose pictures have other "
+            f"colors: delete {settings.directory.parent} to begin anew, or go on with that version."
+        )
 
 
 def _write_note(path: epath.Path, content: Mapping[str, object]) -> None:

@@ -174,6 +174,21 @@ def test_a_damaged_description_is_a_sentence(dataset_dir, tmp_path, name, conten
         open_dataset(tmp_path, "tiny")
 
 
+def test_data_set_from_before_colors_were_converted_opens_with_a_note(dataset_dir, tmp_path, capsys):
+    new = open_dataset(dataset_dir, "tiny")
+    assert new.revision == 2 and capsys.readouterr().err == ""
+    metadata = shutil.copytree(dataset_dir / "tiny", tmp_path / "tiny") / "1.0.0" / "metadata.json"
+    content = json.loads(metadata.read_text())
+    del content["revision"]
+    metadata.write_text(json.dumps(content))
+    old = open_dataset(tmp_path, "tiny")
+    assert f"delete {tmp_path}/tiny and give the command of avshare_jax.prepare again" in capsys.readouterr().err
+    assert old.revision == 1 and len(old.source("train")) == 11
+    assert old.fingerprint == new.fingerprint  # So that runs find the data set that they were trained on.
+    open_dataset(tmp_path, "tiny")
+    assert capsys.readouterr().err == ""  # Once is enough.
+
+
 def test_front_end_of_another_config_names_both_values(dataset_dir):
     dataset = open_dataset(dataset_dir, "tiny")
     frontend = ConfigDict(dataclasses.asdict(dataset.frontend))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_what_was_begun_with_other_settings_is_not_gone_on_with(videos, tmp_path
         (notes / name).write_text(whole)
     with pytest.raises(KeyboardInterrupt):
         monkeypatch.setattr(building, "run_pipeline", interrupt)
+        build(listing, settings(tmp_path), workers=1)
+
+
+def test_what_was_begun_with_other_colors_is_not_gone_on_with(videos, tmp_path, monkeypatch):
+    listing = folder.find(videos)
+    begin_only(listing, tmp_path, monkeypatch)
+    path = tmp_path / "videos" / "unfinished" / "settings.json"
+    begun = json.loads(path.read_text())
+    assert begun["contents"].pop("revision") == 2
+    path.write_text(json.dumps(begun))
+    with pytest.raises(DatasetError, match="other colors: delete .*/videos to begin anew, or go on with that version"):
         build(listing, settings(tmp_path), workers=1)
 
 
