@@ -87,17 +87,17 @@ def _to_bt601(planes: list[np.ndarray], matrix: int) -> list[np.ndarray]:
     Gray has no chroma in any, so that luma adds to nothing but luma, and the rest is done with half the resolution.
     """
     luma, *chroma = planes
-    differences = np.stack(chroma, axis=-1).astype(np.float32) - 128
-    to_luma, *others = cv2.split(cv2.transform(differences, _conversion(matrix)[:, 1:]))
+    blue, red = (plane.astype(np.float32) - 128 for plane in chroma)
+    to_luma, to_blue, to_red = (of_blue * blue + of_red * red for _, of_blue, of_red in _conversion(matrix))
     to_luma = cv2.resize(to_luma, luma.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    converted = [np.clip(np.round(other + 128), 0, 255).astype(np.uint8) for other in others]
+    converted = [np.clip(other + 128.5, 0, 255).astype(np.uint8) for other in (to_blue, to_red)]
     return [cv2.add(luma, to_luma, dtype=cv2.CV_8U), *converted]
 
 
 @functools.cache
 def _conversion(matrix: int) -> np.ndarray:
     """The matrix (3, 3) from luma and chroma of a matrix to those of BT.601."""
-    return _from_rgb(BT601) @ np.linalg.inv(_from_rgb(matrix))
+    return np.float32(_from_rgb(BT601) @ np.linalg.inv(_from_rgb(matrix)))
 
 
 def _from_rgb(matrix: int) -> np.ndarray:

@@ -116,7 +116,7 @@ class Sound(Track):
 
     def _measure(self, samples: np.ndarray, mean: np.ndarray) -> None:
         """Adds up the power of the channels (channels, N) and of their mean (N,)."""
-        if len(samples) != self.channels or not samples.size:
+        if len(samples) != self.channels or self.channels == 1 or not samples.size:
             return
         with np.errstate(over="ignore", invalid="ignore"):
             powers, mean_power = np.einsum("ij,ij->i", samples, samples), float(mean @ mean)

@@ -453,6 +453,18 @@ def _(folder):
     return write(folder / "video.avi", moving_image(), constant, audio_codec="pcm_s16le")
 
 
+for _what, _codec, _suffix in [("PCM", "pcm_s16le", "mkv"), ("AAC", "aac", "mp4")]:
+    kind(f"stereo in antiphase, {_what}", USED, "The channels of the sound cancel each other out: channel 1 of 2")(
+        lambda folder, codec=_codec, suffix=_suffix: write(
+            folder / f"video.{suffix}",
+            moving_image(),
+            np.concatenate([sound(), -0.9 * sound()]),
+            audio_codec=codec,
+            layout="stereo",
+        )
+    )
+
+
 @kind("muted half-way", USED, "The sound is silent for")
 def _(folder):
     waveform = sound()
@@ -536,6 +548,52 @@ def _(folder):
     turned = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
     path.write_bytes(content[:matrix] + turned + content[matrix + len(turned) :])
     return path
+
+
+@kind("display matrix that mirrors and turns", size=(32, 43))
+def _(folder):
+    return show_by(ordinary(folder), 0, 1, 1, 0)
+
+
+@kind("clean aperture that is smaller than the image", size=(38, 32))
+def _(folder):
+    return clean_aperture(ordinary(folder), 48, 40, Fraction(2), Fraction(0))
+
+
+@kind("Matroska with PixelCrop", size=(38, 32))
+def _(folder):
+    return pixel_crop(ordinary(folder, "video.mkv"), 8, 4, 8, 4)
+
+
+@kind("interlaced")
+def _(folder):
+    return ordinary(folder, options={"flags": "+ildct+ilme"})
+
+
+def tagged(**tags: int) -> Callable[[av.video.stream.VideoStream], None]:
+    """Sets tags of colors, by their numbers in H.273."""
+
+    def set_up(stream):
+        for name, number in tags.items():
+            setattr(stream.codec_context, name, number)
+
+    return set_up
+
+
+@kind("colors of BT.709")
+def _(folder):
+    return ordinary(folder, set_up=tagged(colorspace=1, color_range=1))
+
+
+@kind("HDR", USED, "The image is HDR (PQ) and not tone-mapped: its contrast is low.")
+def _(folder):
+    tags = tagged(colorspace=9, color_range=1, color_primaries=9, color_trc=16)
+    return ordinary(folder, "video.mkv", pix_fmt="yuv420p10le", set_up=tags)
+
+
+@kind("color matrix that is not converted", USED, "The image's color matrix (ICtCp) is not converted")
+def _(folder):
+    return ordinary(folder, "video.mkv", pix_fmt="yuv420p10le", set_up=tagged(colorspace=14, color_range=1))
 
 
 @kind("pixels that are not square", size=(64, 32))
@@ -737,7 +795,18 @@ Neither black frames nor silence are ever made up for what is missing; a missing
   is shorter than the shortest.
 * Time runs from the start of the file's earliest stream, and image and sound stay where their time stamps say: a gap in
   the sound is silence, and until the next frame is due, the one before stands. What overlaps is left out.
-* Frames have the same size for the whole file, upright, with square pixels. Channels are averaged.
+* Frames have the same size for the whole file, upright (turned or mirrored as the file says), with square pixels, and
+  without what the container crops (clean aperture of mp4 and mov, PixelCrop of Matroska). Of interlaced frames, one
+  field is taken. Transparency is left out.
+* Colors are converted to those of JPEG from the matrix and range that the file names. A file that names no matrix is
+  taken for BT.709 if its longer side has 1,280 pixels or more, or its shorter side more than 576, and else for BT.601.
+  Untagged gray and all RGB that is not tagged as limited are full range. Primaries and transfer functions stay as they
+  are: HDR is not tone-mapped, and noted.
+* Channels are averaged. Where the mean, over the whole file, has less than a tenth of the power that it would have if
+  the channels had nothing in common (two equal channels with a correlation below -0.9), the loudest channel is taken
+  instead, and noted.
+* A stream may jump by more than 60 s where the other stream of the file goes on meanwhile, as in a screen recording;
+  where there is no other, by up to 600 s. Other jumps are wrong time stamps.
 * The corpus is prepared with {MIN_SECONDS:g} s as the shortest and {MAX_SECONDS:g} s as the longest duration.
 * Files are taken by their suffix where FFmpeg opens that kind. What looks like media and is of another kind, such as
   `.mid`, `.braw` or bare samples (`.yuv`, `.pcm`), is counted and listed as **rejected**.
