@@ -28,6 +28,8 @@ def keep_compiled_programs(directory: str | None = None) -> epath.Path | None:
     """
     if directory is None:
         directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or default_directory()
+        if directory is None:
+            print("Compiled programs are not kept: this user has no home folder; see --compilation_cache.", flush=True)
     if not directory:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
@@ -46,9 +48,10 @@ def keep_compiled_programs(directory: str | None = None) -> epath.Path | None:
     return folder
 
 
-def default_directory() -> Path:
-    """The user's place for what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avshare_jax" / "compiled"
+def default_directory() -> Path | None:
+    """The user's place for what can be made again; None for one without a home, as in containers."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return cache / "avshare_jax" / "compiled" if cache.is_absolute() else None
 
 
 def _processor() -> str:

@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avshare_jax.data.decoding import DecodingProcesses
-from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.errors import DatasetError, shortage
 from avshare_jax.data.names import printable_lines, printable_path
 from avshare_jax.data.outcomes import USED
 from avshare_jax.data.sources.listing import Video, check_distinct
 from avshare_jax.data.sources.media_files import MEDIA_SUFFIXES, find_media, is_other_media, why_not_taken
+from avshare_jax.data.workers import memory_per_worker
 from avshare_jax.progress import ProgressLine
-from avshare_jax.settings import UserError, quiet_libraries
+from avshare_jax.settings import UserError, allow_open_files, quiet_libraries
 
 # JAX and TensorFlow Datasets take seconds to import, and decoding processes import this module.
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def read_files(videos: Sequence[Video], encoder: "Encoder", options: argparse.Na
         min_seconds=0.0,
         max_seconds=options.max_seconds,
         time_limit=options.time_limit,
+        memory_limit=round(1e9 * (options.memory_limit or 0)) or memory_per_worker(options.workers),
     )
     started = collections.deque()
     waiting = iter(videos)
@@ -196,7 +198,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise UserError(shortage(error) or f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def encode_part(items: Iterator[Item], encoder: "Encoder") -> tuple[list["EncodedVideo"], list[tuple[str, str]]]:
@@ -298,8 +300,8 @@ def check_options(options: argparse.Namespace, suffixes: Sequence[str]) -> None:
     for name in ("batch_size", "workers"):
         if (number := getattr(options, name)) < 1:
             raise UserError(f"--{name}={number} is too small: use 1 or more.")
-    for name in ("max_seconds", "time_limit"):
-        if not (number := getattr(options, name)) > 0:
+    for name in ("max_seconds", "time_limit", "memory_limit"):
+        if (number := getattr(options, name)) is not None and not number > 0:
             raise UserError(f"--{name}={number:g} is too small: use a number above 0.")
 
 
@@ -324,6 +326,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--time_limit", type=float, default=300.0, help="seconds that decoding a file may take (default: 300)"
     )
     parser.add_argument(
+        "--memory_limit",
+        type=float,
+        metavar="GB",
+        help="gigabytes of memory that decoding a file may take (default: a share of this machine's for each worker)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that decode (default: one per core)"
     )
     return parser
@@ -332,16 +340,23 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; a mistake of the user ends it with a sentence on stderr and exit code 1."""
     quiet_libraries()
+    allow_open_files()
     options = make_parser().parse_args(arguments)
     try:
         run(options)
     except (UserError, DatasetError) as error:
         sys.exit(f"error: {printable_lines(str(error))}")
     except OSError as error:
+        if sentence := shortage(error):
+            sys.exit(f"error: {sentence}")
         name = printable_path(error.filename or options.input)
         sys.exit(f"error: {name} cannot be used: {error.strerror or error}.")
     except KeyboardInterrupt:
         sys.exit("Interrupted. Give the same command again to go on.")
+    except Exception as error:
+        if not (sentence := shortage(error)):
+            raise
+        sys.exit(f"error: {sentence}")
 
 
 if __name__ == "__main__":  # Decoding processes import this file.

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.errors import DatasetError, shortage
 from avshare_jax.data.frontend import PRESETS, FrontEnd
 from avshare_jax.data.names import printable, printable_lines
 from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, USED, Outcome
@@ -33,7 +33,7 @@ from avshare_jax.data.sources import (
 )
 from avshare_jax.data.sources.listing import Listing
 from avshare_jax.progress import ProgressLine, clock
-from avshare_jax.settings import UserError, quiet_libraries
+from avshare_jax.settings import UserError, allow_open_files, quiet_libraries
 
 SOURCES = {
     "folder": folder,
@@ -69,6 +69,7 @@ def prepare(
     min_seconds: float = 1.0,
     max_seconds: float = 600.0,
     time_limit: float = 300.0,
+    memory_limit: float | None = None,
     videos_per_shard: int = 128,
     workers: int | None = None,
     beam_options: Sequence[str] = (),
@@ -84,6 +85,7 @@ def prepare(
       min_seconds: shorter videos are rejected.
       max_seconds: longer videos are cut.
       time_limit: seconds after which a file that is still being decoded is rejected.
+      memory_limit: gigabytes; a file whose decoding takes more is rejected. By default a share of the machine's memory.
       videos_per_shard: at most so many.
       workers: processes that decode; one per CPU core by default.
       beam_options: of Apache Beam; none: on this machine.
@@ -101,6 +103,7 @@ def prepare(
     started = time.monotonic()
     contents = Contents(frontend, jpeg_quality, listing.class_names, listing.multi_label, listing.split_names)
     settings = Settings(name, os.fspath(data_dir), contents, min_seconds, max_seconds, time_limit, videos_per_shard)
+    settings = dataclasses.replace(settings, memory_limit=round(1e9 * (memory_limit or 0)))
     dataset, outcomes = build(
         listing,
         settings,
@@ -183,6 +186,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_argument(
         "--time_limit", type=float, default=300.0, help="seconds that decoding a file may take (default: 300)"
     )
+    common.add_argument(
+        "--memory_limit",
+        type=float,
+        metavar="GB",
+        help="gigabytes of memory that decoding a file may take (default: a share of this machine's for each worker)",
+    )
     common.add_argument("--jpeg_quality", type=int, default=90, help="of the frames, 1 to 100 (default: 90)")
     common.add_argument(
         "--videos_per_shard",
@@ -213,6 +222,8 @@ def check_options(options: argparse.Namespace) -> None:
         )
     if not options.time_limit > 0:
         raise DatasetError(f"--time_limit={options.time_limit:g} leaves no time for decoding: use a number above 0.")
+    if options.memory_limit is not None and not 0 < options.memory_limit < float("inf"):
+        raise DatasetError(f"--memory_limit={options.memory_limit:g} leaves no memory for decoding: use more than 0.")
     for name in ("videos_per_shard", "workers"):
         number = getattr(options, name)
         if number is not None and number < 1:
@@ -261,6 +272,7 @@ def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
         min_seconds=options.min_seconds,
         max_seconds=options.max_seconds,
         time_limit=options.time_limit,
+        memory_limit=options.memory_limit,
         videos_per_shard=options.videos_per_shard,
         workers=options.workers,
         beam_options=beam_options,
@@ -274,6 +286,7 @@ def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; a mistake of the user ends it with a sentence on stderr and exit code 1."""
     quiet_libraries()
+    allow_open_files()
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     options = make_parser().parse_args(given[:end])
@@ -283,6 +296,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {printable_lines(str(error))}")
     except KeyboardInterrupt:
         sys.exit("Interrupted. Give the same command again to go on.")
+    except Exception as error:
+        if not (sentence := shortage(error)):
+            raise
+        sys.exit(f"error: {sentence}")
 
 
 if __name__ == "__main__":  # Decoding processes import this file.

@@ -1,11 +1,13 @@
 """What the binaries share: the config flag, its error messages, and one-sentence endings for user mistakes."""
 
+import contextlib
 import difflib
 import functools
 import io
 import logging as python_logging
 import os
 import re
+import resource
 import runpy
 import sys
 import traceback
@@ -16,6 +18,8 @@ from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+from avshare_jax.data.errors import shortage
 
 FindMistakes = Callable[[Mapping[str, Any]], list[str]]
 
@@ -52,6 +56,7 @@ def run(
       user_errors: beside `UserError`.
     """
     quiet_libraries()
+    allow_open_files()
     expected = (UserError, *user_errors)
     try:
         # Before the flag exists: it reads the overrides as soon as it is defined.
@@ -76,7 +81,9 @@ def run(
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit("Interrupted.")
-        except Exception:
+        except Exception as error:
+            if sentence := shortage(error):
+                sys.exit(f"error: {sentence}")
             traceback.print_exc()
             sys.exit(CRASHED)
 
@@ -252,6 +259,13 @@ def quiet_libraries() -> None:
         python_logging.getLogger(name).setLevel(python_logging.ERROR)
     # Beam logs the traceback of every error that it also raises.
     python_logging.getLogger("apache_beam").setLevel(python_logging.CRITICAL)
+
+
+def allow_open_files() -> None:
+    """Raises the number of files that this process may open to the most that the system allows it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # Some systems call it unlimited, and allow less.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _config_argument(arguments: Sequence[str], default: str) -> str:

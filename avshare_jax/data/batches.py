@@ -6,6 +6,10 @@ a step needs nothing else.
 """
 
 import ctypes
+import errno
+import os
+import shutil
+import signal
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
@@ -22,6 +26,8 @@ from avshare_jax.data.unreadable import UnreadableRecords, from_text
 from avshare_jax.data.workers import set_up_worker
 
 Batch = dict[str, Any]
+
+SHARED_MEMORY = "/dev/shm"
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -239,8 +245,29 @@ def _read(elements: grain.MapDataset, rows: int, data_config: Any) -> Generator[
     iterator = iter(batches)
     try:
         yield from iterator
+    except (RuntimeError, OSError) as error:
+        if workers and _lacks_shared_memory(error):
+            raise DatasetError(_shared_memory_sentence()) from error
+        raise
     finally:
         iterator.close()
+
+
+def _lacks_shared_memory(error: Exception) -> bool:
+    """Whether a worker process could not hand over a batch for want of shared memory.
+
+    The system grants a file there of any size, and ends with a bus error the process that writes more than fits.
+    """
+    return f"exit code {-signal.SIGBUS}." in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+
+
+def _shared_memory_sentence() -> str:
+    size = f", of {shutil.disk_usage(SHARED_MEMORY).total / 1e6:,.0f} MB," if os.path.isdir(SHARED_MEMORY) else ""
+    return (
+        f"The shared memory {SHARED_MEMORY}{size} is too small or full; worker processes hand batches over through it. "
+        "Allow more, as with docker's --shm-size=8g, use fewer processes or smaller batches, or read in threads with "
+        "--config.data.num_workers=0."
+    )
 
 
 def _set_up_worker(worker_index: int, worker_count: int) -> None:

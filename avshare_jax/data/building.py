@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from avshare_jax.data import records, report
 from avshare_jax.data.dataset import Dataset, read_dataset
 from avshare_jax.data.decoding import rejected
-from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.errors import DatasetError, shortage
+from avshare_jax.data.extraction import UNEXPECTED
 from avshare_jax.data.outcomes import MISSING, REJECTED, UNLISTED, VIDEOS, Outcome, read_outcomes, write_outcomes
 from avshare_jax.data.records import SETTINGS, Contents
 from avshare_jax.data.shard_pipeline import (
@@ -29,6 +30,7 @@ from avshare_jax.data.shard_pipeline import (
 from avshare_jax.data.shards import Settings, Shard, divide
 from avshare_jax.data.sources.listing import Listing
 from avshare_jax.data.unfinished import begin, check_new, locked
+from avshare_jax.data.workers import memory_per_worker
 
 NOT_NAMED = "No annotation names it, or it is in no split's folder."
 
@@ -57,6 +59,7 @@ def build(
       DatasetError: the data set exists already, is being prepared by another process, was begun with other settings or
         videos, or cannot be written; Beam does not accept its options; or no video is readable.
     """
+    settings = dataclasses.replace(settings, memory_limit=settings.memory_limit or memory_per_worker(workers))
     pipeline = make_pipeline(workers, beam_options)
     shards = [shard for split in sorted(listing.splits) for shard in divide(split, listing.splits[split], settings)]
     with _sentences(settings):
@@ -80,6 +83,8 @@ def _sentences(settings: Settings) -> Iterator[None]:
     except Exception as error:  # Beam gives the message of an error in a worker, within its traceback.
         if sentence := sentence_within(error):
             raise DatasetError(sentence) from error
+        if sentence := shortage(error):
+            raise DatasetError(f"{sentence} Finished shards are kept; give the same command again then.") from error
         raise
 
 
@@ -97,7 +102,7 @@ def finish(listing: Listing, shards: Sequence[Shard], settings: Settings) -> tup
     if not usable:
         settings.directory.rmtree()
         (settings.notes / SETTINGS).unlink()
-        raise DatasetError(f"There is no readable video: {_example(outcomes)}.")
+        raise DatasetError(_why_none(outcomes))
     unlisted = [Outcome(path, path, "", path, (), UNLISTED, NOT_NAMED) for path in listing.unlisted]
     write_outcomes(settings.directory / VIDEOS, [*outcomes, *unlisted])
     info = records.dataset_info(settings.name, settings.data_dir, _with_splits(settings.contents, usable))
@@ -117,8 +122,15 @@ def _with_splits(contents: Contents, splits: Collection[str]) -> Contents:
     return dataclasses.replace(contents, split_names={name: union for name, union in named.items() if union})
 
 
-def _example(outcomes: Sequence[Outcome]) -> str:
+def _why_none(outcomes: Sequence[Outcome]) -> str:
+    """The sentence for a data set of which no video can be used."""
     if not outcomes:
-        return "no media file was found"
-    failed = outcomes[0]
-    return f"{len(outcomes)} failed, for example {failed.path or failed.video_id} ({failed.reason.rstrip('.')})"
+        return "There is no readable video: no media file was found."
+    failed, count = outcomes[0], len(outcomes)
+    if count > 1 and failed.reason.startswith(UNEXPECTED) and {other.reason for other in outcomes} == {failed.reason}:
+        return (
+            f"All {count} files fail in the same way, so it is hardly the files but this machine or the installation: "
+            f"{failed.reason}"
+        )
+    name = failed.path or failed.video_id
+    return f"There is no readable video: {count} failed, for example {name} ({failed.reason.rstrip('.')})."

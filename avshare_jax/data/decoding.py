@@ -1,23 +1,38 @@
-"""Decoding in child processes: a decoder that hangs or crashes costs one file. Needs neither TensorFlow nor JAX."""
+"""Decoding in child processes: a decoder that hangs, crashes or takes too much memory costs one file.
+
+Needs neither TensorFlow nor JAX.
+"""
 
 import multiprocessing
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from concurrent.futures.process import BrokenProcessPool
+import queue
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
-import pebble
+import numpy as np
 
 from avshare_jax.data.errors import DatasetError
-from avshare_jax.data.extraction import Record, extract
-from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.data.extraction import MAX_BYTES, UNEXPECTED, Record, extract
+from avshare_jax.data.frontend import FrontEnd, find_numba_cache, log_mel
 from avshare_jax.data.outcomes import REJECTED, Outcome
 from avshare_jax.data.sources.listing import Video
-from avshare_jax.data.workers import set_up_worker
+from avshare_jax.data.workers import limit_memory, set_up_worker
+
+COPIES = 8
+"""How many times the bytes of a record the process that receives and writes it may need."""
+
+SAME_FAILURES = 20
+"""Where so many files in a row fail in the same way that nobody has foreseen, it is not the files."""
 
 
 class DecodingProcesses:
-    """Processes that turn media files into records; one that hangs or dies is replaced."""
+    """Processes that turn media files into records; one that hangs, dies or runs out of memory is replaced.
+
+    Each has a pipe of its own, which a thread reads: where it dies in the middle of a record, the pipe ends, and what
+    goes wrong on this side is raised by `finish`.
+    """
 
     def __init__(
         self,
@@ -28,8 +43,9 @@ class DecodingProcesses:
         min_seconds: float,
         max_seconds: float,
         time_limit: float,
+        memory_limit: int,
     ):
-        """Starts them.
+        """Sets them up; they start with the first files.
 
         Args:
           workers: number of processes.
@@ -38,44 +54,172 @@ class DecodingProcesses:
           min_seconds: the same.
           max_seconds: the same.
           time_limit: seconds after which a file that is still being decoded is rejected.
+          memory_limit: bytes that decoding a file may take; its record may take 1 / `COPIES` of that.
         """
-        spawn = multiprocessing.get_context("spawn")
-        self._pool = pebble.ProcessPool(workers, context=spawn, initializer=set_up_worker)
-        self._frontend, self._time_limit = frontend, time_limit
+        find_numba_cache()  # Before they start, so that all find the same.
+        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._processes = [_Process(frontend, time_limit, memory_limit) for _ in range(workers)]
+        for process in self._processes:
+            self._idle.put(process)
+        self._threads = ThreadPoolExecutor(workers)
+        self._frontend, self._time_limit, self._memory_limit = frontend, time_limit, memory_limit
+        self._failure, self._failures = "", 0
         self._options: dict[str, Any] = {
             "jpeg_quality": jpeg_quality,
             "min_seconds": min_seconds,
             "max_seconds": max_seconds,
+            "max_bytes": min(memory_limit // COPIES, MAX_BYTES),
         }
 
     def stop(self) -> None:
         """Ends the processes."""
-        self._pool.stop()
-        self._pool.join()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in self._processes:
+            process.kill()
+        self._threads.shutdown()
 
     def start(self, video: Video, split: str) -> Future:
         """Has a file decoded; `finish` takes what this returns."""
-        return self._pool.schedule(extract, (video, split, self._frontend), self._options, timeout=self._time_limit)
+        return self._threads.submit(self._decode, extract, (video, split, self._frontend), self._options)
+
+    def _decode(self, *task: Any) -> tuple[Record | None, Outcome]:
+        process = self._idle.get()
+        try:
+            return process.run(*task)
+        finally:
+            self._idle.put(process)
 
     def finish(self, future: Future, video: Video, split: str) -> tuple[Record | None, Outcome]:
         """Waits for the record of a file and its outcome; the record is None where it was rejected.
 
         Raises:
-          DatasetError: no process can be started.
+          DatasetError: no process can be started, or files fail for a reason that does not lie in them.
         """
         try:
-            return future.result()
-        except BrokenProcessPool as error:
-            raise DatasetError(
-                "Decoding processes end before they begin, see their messages above: memory may have run out."
-            ) from error
-        except FutureTimeoutError:
-            reason = f"Decoding it takes longer than {self._time_limit:g} s."
-        except pebble.ProcessExpired as error:
-            reason = (
-                f"Decoding it ended the process (exit code {error.exitcode}): it crashes the decoder or memory ran out."
+            record, outcome = future.result()
+        except TimeoutError:
+            return None, rejected(video, split, f"Decoding it takes longer than {self._time_limit:g} s.")
+        except MemoryError:
+            limit = f"{self._memory_limit / 1e9:.3g} GB"
+            return None, rejected(video, split, f"Decoding it takes more memory than there is for a file ({limit}).")
+        except EOFError as error:
+            code = f"exit code {error}"
+            return None, rejected(
+                video, split, f"Decoding it ended the process ({code}): it crashes the decoder or memory ran out."
             )
-        return None, rejected(video, split, reason)
+        self._count_failures(outcome.reason)
+        return record, outcome
+
+    def _count_failures(self, reason: str) -> None:
+        """Raises `DatasetError` where the last files all failed in the same unforeseen way."""
+        unexpected = reason if reason.startswith(UNEXPECTED) else ""
+        self._failures = self._failures + 1 if unexpected and unexpected == self._failure else int(bool(unexpected))
+        self._failure = unexpected
+        if self._failures >= SAME_FAILURES:
+            raise SameFailureError(reason)
+
+
+class SameFailureError(DatasetError):
+    """Many files fail in the same way, which says that the machine or the installation is at fault.
+
+    Attributes:
+      reason: that the files were rejected for.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(
+            f"{SAME_FAILURES} files in a row fail in the same way, so it is hardly the files but this machine or the "
+            f"installation: {reason} Repair that and give the same command again."
+        )
+        self.reason = reason
+
+
+class _Process:
+    """A child process that runs functions one after the other."""
+
+    def __init__(self, frontend: FrontEnd, time_limit: float, memory_limit: int):
+        self._frontend, self._time_limit, self._memory_limit = frontend, time_limit, memory_limit
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Returns what the function returns in the child.
+
+        Raises:
+          TimeoutError: it takes too long.
+          MemoryError: it takes too much memory, or what it returns does.
+          EOFError: the child has ended; the message is its exit code.
+          DatasetError: the child does not start, or the function raised it.
+        """
+        if self._process is None:
+            self._start()
+        try:
+            self._pipe.send((function, arguments, options))
+            if not self._pipe.poll(self._time_limit):
+                raise TimeoutError
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            raise EOFError(self.kill(wait=True)) from error
+        except BaseException:
+            self.kill()
+            raise
+        if isinstance(answer, Exception):
+            self.kill()  # Without memory, libraries do not leave everything as it was.
+            raise answer
+        return answer
+
+    def _start(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(theirs, self._frontend, self._memory_limit), daemon=True)
+        try:
+            with theirs:  # Once it is closed here, this side's ends with the child.
+                self._process.start()
+            failure = self._pipe.recv()
+        except EOFError as error:
+            code = self.kill(wait=True)
+            raise DatasetError(
+                f"Decoding processes end before they begin (exit code {code}), see their messages above: memory may "
+                "have run out. Close other programs, or use fewer --workers."
+            ) from error
+        if failure:
+            self.kill()
+            raise DatasetError(f"Files cannot be decoded on this machine, or with this installation: {failure}.")
+
+    def kill(self, wait: bool = False) -> int | None:
+        """Ends the child, or waits for its end where it is about to come, and returns its exit code."""
+        process, self._process = self._process, None
+        if process is None or process.pid is None:
+            return None
+        process.join(5.0 if wait else 0.0)
+        process.kill()
+        process.join()
+        self._pipe.close()
+        return process.exitcode
+
+
+def _serve(pipe: Connection, frontend: FrontEnd, memory_limit: int) -> None:
+    """Runs functions in a child process: says what is wrong or "", then sends a result or an error for each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what an interruption ends.
+    set_up_worker()
+    try:
+        log_mel(np.zeros(frontend.n_fft, np.float32), frontend)  # Loads what is loaded late, outside of the limits.
+        limit_memory(memory_limit)
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}".rstrip("."))
+        return
+    pipe.send("")
+    while True:
+        try:
+            function, arguments, options = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(function(*arguments, **options))
+        except MemoryError:
+            pipe.send(MemoryError())
+        except DatasetError as error:
+            pipe.send(error)
 
 
 def rejected(video: Video, split: str, reason: str) -> Outcome:

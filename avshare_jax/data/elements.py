@@ -18,7 +18,7 @@ from avshare_jax.data.clips import (
     temporal_starts,
 )
 from avshare_jax.data.dataset import Dataset
-from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.errors import DatasetError, shortage
 from avshare_jax.data.mixtures import Mixture
 from avshare_jax.data.unreadable import Unreadable, UnreadableError, max_unreadable, read_id, to_text
 
@@ -71,6 +71,8 @@ class Records:
             return self.source[number]
         # Damage comes as anything: RuntimeError from ArrayRecord, DecodeError from protobuf, ValueError from NumPy.
         except Exception as error:
+            if sentence := shortage(error):
+                raise DatasetError(sentence) from error
             raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
 
 

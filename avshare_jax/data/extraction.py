@@ -4,10 +4,17 @@ from typing import Any
 
 import numpy as np
 
+from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.frontend import FrontEnd, log_mel
 from avshare_jax.data.media import Media, MediaError, read_media
 from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, USED, Outcome
 from avshare_jax.data.sources.listing import Video
+
+MAX_BYTES = 2_000_000_000
+"""Of a record's frames and spectrogram: the format's messages hold at most 2 GiB."""
+
+UNEXPECTED = "Decoding failed: "
+"""What the reason of a rejection begins with where a decoder raised something that nobody has foreseen."""
 
 Record = dict[str, Any]
 """`video_id`, `source_id`: str; `frames`: list of JPEG bytes; `log_mel`: (time, mels) float32; `labels`: tuple of class
@@ -15,7 +22,14 @@ names; `has_video`, `has_audio`: bool. What is missing has no frames or no rows.
 
 
 def extract(
-    video: Video, split: str, frontend: FrontEnd, *, jpeg_quality: int, min_seconds: float, max_seconds: float
+    video: Video,
+    split: str,
+    frontend: FrontEnd,
+    *,
+    jpeg_quality: int,
+    min_seconds: float,
+    max_seconds: float,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[Record | None, Outcome]:
     """Makes the record of a video; whatever is wrong with the file becomes a rejection.
 
@@ -26,9 +40,14 @@ def extract(
       jpeg_quality: of the frames, 1 to 100.
       min_seconds: shorter files are rejected; the longer of image and sound counts.
       max_seconds: what comes later in a file is left out.
+      max_bytes: files with larger records are rejected.
 
     Returns:
       The record, or None for a rejected file, and its outcome.
+
+    Raises:
+      MemoryError: there is not enough memory to decode it.
+      DatasetError: this process may not open more files.
     """
     about = {
         "video_id": video.video_id,
@@ -50,11 +69,17 @@ def extract(
         if seconds < min_seconds:
             reason = f"It lasts {seconds:.2f} s; {min_seconds:g} s are the least."
             return None, Outcome(**about, outcome=REJECTED, reason=reason, notes=media.notes)
-        return _record(video, media, frontend), _outcome(about, media, seconds)
+        record = _record(video, media, frontend)
+        if (size := sum(map(len, record["frames"])) + record["log_mel"].nbytes) > max_bytes:
+            reason = f"Its record takes {size / 1e6:,.0f} MB; {max_bytes / 1e6:,.0f} MB are the most."
+            return None, Outcome(**about, outcome=REJECTED, reason=reason, notes=media.notes)
+        return record, _outcome(about, media, seconds)
+    except (MemoryError, DatasetError):
+        raise
     except MediaError as error:
         return None, Outcome(**about, outcome=REJECTED, reason=error.reason)
     except Exception as error:  # Decoders fail in ways that nobody has listed, and no file may stop the others.
-        reason = f"Decoding failed: {type(error).__name__}: {error}."
+        reason = f"{UNEXPECTED}{type(error).__name__}: {error}."
         return None, Outcome(**about, outcome=REJECTED, reason=reason)
 
 

@@ -1,6 +1,12 @@
 """The front end: at which rates and sizes videos become arrays, and the log-mel spectrogram of their sound."""
 
+import atexit
 import dataclasses
+import functools
+import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -66,6 +72,28 @@ PRESETS = {
 }
 
 
+@functools.cache
+def find_numba_cache() -> None:
+    """Gives Numba, which librosa's functions are compiled with when it is first used, a place to keep them in.
+
+    It finds one beside librosa or in the user's folder of caches. Where nobody may write there, as in containers,
+    librosa would fail; then the place is a temporary folder for this process and its children.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    places = [os.environ.get("NUMBA_CACHE_DIR"), str(Path(librosa.__file__).parent), os.path.join(home, "numba")]
+    if not any(place and os.path.isabs(place) and _writable(place) for place in places):
+        os.environ["NUMBA_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="numba-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _writable(folder: str) -> bool:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 def log_mel(waveform: np.ndarray, frontend: FrontEnd) -> np.ndarray:
     """Log-mel spectrogram: power of periodic Hann windows, summed by triangles on the HTK mel scale, ln(1e-6 + x).
 
@@ -76,6 +104,7 @@ def log_mel(waveform: np.ndarray, frontend: FrontEnd) -> np.ndarray:
     Returns:
       (1 + N // hop_length, mels) float32; row i is centered on sample i * hop_length.
     """
+    find_numba_cache()
     if len(waveform) < frontend.n_fft:
         waveform = np.pad(waveform, (0, frontend.n_fft - len(waveform)))
     power = librosa.feature.melspectrogram(

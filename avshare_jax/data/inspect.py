@@ -16,6 +16,7 @@ import simplejpeg
 from etils import epath
 
 from avshare_jax.data.dataset import Dataset, DatasetError, open_dataset
+from avshare_jax.data.errors import shortage
 from avshare_jax.data.names import printable_lines
 from avshare_jax.data.outcomes import NO_AUDIO, NO_VIDEO, REJECTED, UNLISTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.report import JSON_FILE, class_names, describe_damage, own_splits, write_files
@@ -83,6 +84,8 @@ def outcomes_of_records(dataset: Dataset) -> Iterator[Outcome]:
                 yield outcome_of_record(dataset, split, source[number])
             # Damage comes as anything: from ArrayRecord, protobuf, NumPy or the JPEG decoder.
             except Exception as error:
+                if sentence := shortage(error):
+                    raise DatasetError(sentence) from error
                 name = f"record {number} of {split}"
                 yield Outcome(name, name, split, "", (), REJECTED, describe_damage(error))
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from avshare_jax.data.cropping import container_cropping
+from avshare_jax.data.errors import DatasetError, shortage
 from avshare_jax.data.images import Images
 from avshare_jax.data.sound import Sound
 from avshare_jax.data.tracks import Track
@@ -167,7 +168,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[av.container.InputContaine
             if container.format.name in TEXT_FORMATS:
                 raise _error(path, "It is text, not media.")
             yield container
+    except MemoryError:  # FFmpeg's is one of its other errors, too.
+        raise
     except (av.error.FFmpegError, OSError) as error:
+        if sentence := shortage(error):
+            raise DatasetError(sentence) from error
         raise _error(path, f"The file cannot be read: {error.strerror}.") from error
 
 
@@ -188,6 +193,8 @@ def _decode(container: av.container.InputContainer, tracks: list[Track]) -> list
                 by_index[packet.stream_index].decode(packet)
             if all(track.done for track in by_index.values()):
                 break
+    except MemoryError:
+        raise
     except av.error.FFmpegError as error:
         notes.append(f"The file cannot be read to its end: {error.strerror}.")
     except IndexError:

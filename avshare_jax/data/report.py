@@ -14,6 +14,7 @@ from etils import epath
 
 from avshare_jax.data import report_page, report_plots
 from avshare_jax.data.dataset import Dataset
+from avshare_jax.data.errors import DatasetError, shortage
 from avshare_jax.data.outcomes import Outcome
 from avshare_jax.data.report_tally import Tally, examples_of
 from avshare_jax.data.unreadable import read_id
@@ -125,6 +126,8 @@ def _shown(dataset: Dataset, split: str, number: int) -> report_page.Shown:
         )
     # Damage comes as anything: from ArrayRecord, protobuf, NumPy or the JPEG decoder.
     except Exception as error:
+        if sentence := shortage(error):
+            raise DatasetError(sentence) from error
         return report_page.Shown(f"Record {number} of {split}", (), b"", b"", damage=describe_damage(error))
 
 

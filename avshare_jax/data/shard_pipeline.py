@@ -11,11 +11,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
 from avshare_jax.data import records
-from avshare_jax.data.decoding import DecodingProcesses
-from avshare_jax.data.errors import DatasetError
-from avshare_jax.data.outcomes import Outcome, write_outcomes
+from avshare_jax.data.decoding import DecodingProcesses, SameFailureError
+from avshare_jax.data.errors import DatasetError, shortage
+from avshare_jax.data.outcomes import Outcome, read_outcomes, write_outcomes
 from avshare_jax.data.records import Record
 from avshare_jax.data.shards import Settings, Shard
+from avshare_jax.data.workers import memory_per_worker
 
 # Beam copies what a pipeline holds, so threads of this process tell of their progress here; where workers are in other
 # processes, nobody listens.
@@ -67,7 +68,17 @@ def run_pipeline(pipeline: beam.Pipeline, shards: Sequence[Shard], settings: Set
         created = pipeline | "Shards" >> beam.Create(list(shards), reshuffle=False)
         created | "Spread" >> beam.Reshuffle() | "Write" >> beam.ParDo(WriteShard(settings))
     if _failures:
+        if isinstance(_failures[0], SameFailureError):
+            _discard(shards, _failures[0].reason, settings)
         raise _failures[0]
+
+
+def _discard(shards: Sequence[Shard], reason: str, settings: Settings) -> None:
+    """Removes the shards with files that were rejected for a reason that does not lie in them."""
+    for shard in shards:
+        finished = read_outcomes(shard.outcomes(settings)) if shard.is_finished(settings) else ()
+        if any(outcome.reason == reason for outcome in finished):
+            shard.path(settings).unlink()
 
 
 class WriteShard(beam.DoFn):
@@ -86,6 +97,7 @@ class WriteShard(beam.DoFn):
             min_seconds=settings.min_seconds,
             max_seconds=settings.max_seconds,
             time_limit=settings.time_limit,
+            memory_limit=settings.memory_limit or memory_per_worker(1),
         )
 
     def teardown(self) -> None:
@@ -118,6 +130,12 @@ class WriteShard(beam.DoFn):
                     write_outcomes(epath.Path(outcomes_path), outcomes)
         except OSError as error:
             raise unwritable(shard.path(settings), error) from error
+        except MemoryError as error:
+            raise DatasetError(
+                f"Memory has run out while records were written to {shard.path(settings)}. Finished shards are kept: "
+                "give the same command again with a smaller --memory_limit, which rejects the largest videos, or with "
+                "fewer --workers."
+            ) from error
 
     def _records(self, shard: Shard, outcomes: list[Outcome]) -> Iterator[Record]:
         """Yields the records of the videos that can be used, and adds to the outcomes of all."""
@@ -171,6 +189,8 @@ def sentence_within(error: Exception) -> str:
 
 def unwritable(path: epath.Path, error: OSError) -> DatasetError:
     """The error that says why a file of the data set could not be written, and what to do."""
+    if sentence := shortage(error):
+        return DatasetError(f"{sentence} Finished shards are kept; give the same command again then.")
     return DatasetError(
         f"{path} cannot be written: {error.strerror or error}. Finished shards are kept: make room or repair the "
         "permissions, give the same command again, and it goes on from there."

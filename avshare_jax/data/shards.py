@@ -25,6 +25,7 @@ class Settings:
       min_seconds: shorter videos are rejected.
       max_seconds: longer videos are cut.
       time_limit: seconds after which a file that is still being decoded is rejected.
+      memory_limit: bytes that decoding a file may take, beyond which it is rejected; 0: for one worker process.
       videos_per_shard: at most so many; splits with few videos have less in each.
     """
 
@@ -35,6 +36,7 @@ class Settings:
     max_seconds: float = 600.0
     time_limit: float = 300.0
     videos_per_shard: int = 128
+    memory_limit: int = 0
 
     @property
     def directory(self) -> epath.Path:

@@ -79,6 +79,8 @@ class Track:
                     self._bad += 1
                 elif not self.done:
                     self._take(frame)
+        except MemoryError:  # FFmpeg's is one of its other errors, too.
+            raise
         except av.error.FFmpegError:
             self._bad += 1
 

@@ -120,8 +120,9 @@ def _read_note(path: epath.Path, settings: Settings) -> dict[str, Any]:
 
 def _identity(settings: Settings) -> dict[str, object]:
     """What the data set depends on besides the videos, as JSON gives it back."""
-    # The directory may be called by another name.
+    # The directory may be called by another name, and the rest may have to be made with more or less memory.
     identity = {**dataclasses.asdict(settings), "data_dir": None}
+    del identity["memory_limit"]
     return json.loads(json.dumps(identity))
 
 

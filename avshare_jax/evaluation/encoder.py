@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from avshare_jax import models
 from avshare_jax.data.clips import Clips
 from avshare_jax.data.elements import presence_flags
+from avshare_jax.data.errors import DatasetError, shortage
 from avshare_jax.data.extraction import Record, extract
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.sources.listing import Video
@@ -97,7 +98,10 @@ class Encoder:
         """
         name = os.fspath(path)
         options = {"jpeg_quality": JPEG_QUALITY, "min_seconds": 0.0, "max_seconds": max_seconds}
-        record, outcome = extract(Video(name, name), "", self.frontend, **options)
+        try:
+            record, outcome = extract(Video(name, name), "", self.frontend, **options)
+        except (MemoryError, DatasetError) as error:
+            raise UserError(f"{name} cannot be used. {shortage(error)}") from error
         if record is None:
             raise UserError(f"{name} cannot be used. {outcome.reason}")
         (found,) = self.encode_records([record])

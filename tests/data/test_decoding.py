@@ -14,7 +14,7 @@ def test_files_are_decoded_as_in_this_process(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     options = {"jpeg_quality": 90, "min_seconds": 0.0, "max_seconds": 5.0}
     videos = [Video(name, str(tmp_path / name), ("dog",)) for name in ("a.mp4", "bad.mp4")]
-    processes = DecodingProcesses(1, FRONTEND, **options, time_limit=60.0)
+    processes = DecodingProcesses(1, FRONTEND, **options, time_limit=60.0, memory_limit=2**30)
     try:
         futures = [processes.start(video, "test") for video in videos]
         good, bad = (processes.finish(*pair, "test") for pair in zip(futures, videos, strict=True))
