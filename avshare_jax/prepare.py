@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -283,6 +284,15 @@ def run(options: argparse.Namespace, beam_options: Sequence[str]) -> None:
     print("".join(f" --config.data.frontend.{name}={value}" for name, value in sorted(different)))
 
 
+def end_without_memory(failed: threading.ExceptHookArgs) -> None:
+    """Ends the process where one of Beam's threads lacks memory: the others would wait for it for ever."""
+    if not (sentence := shortage(failed.exc_value)):
+        threading.__excepthook__(failed)
+        return
+    print(f"error: {sentence} Finished shards are kept; give the same command again then.", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; a mistake of the user ends it with a sentence on stderr and exit code 1."""
     quiet_libraries()
@@ -290,6 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     options = make_parser().parse_args(given[:end])
+    threading.excepthook = end_without_memory
     try:
         run(options, given[end + 1 :])
     except DatasetError as error:
