@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> None:
     check_options(options, SUFFIXES)
     check_folder(Path(options.output).parent)
     # Before the network, whose loading takes seconds.
-    source = Path(options.input).expanduser()
+    source = Path(os.path.expanduser(options.input))
     dataset = None if source.exists() else open_prepared(options)
     videos = find_files(source) if dataset is None else []
     encoder = load(options.checkpoint, options.batch_size)

@@ -15,7 +15,7 @@ import numpy as np
 
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.extraction import MAX_BYTES, UNEXPECTED, Record, extract
-from avshare_jax.data.frontend import FrontEnd, find_numba_cache, log_mel
+from avshare_jax.data.frontend import FrontEnd, find_caches, log_mel
 from avshare_jax.data.outcomes import REJECTED, Outcome
 from avshare_jax.data.sources.listing import Video
 from avshare_jax.data.workers import limit_memory, set_up_worker
@@ -56,7 +56,7 @@ class DecodingProcesses:
           time_limit: seconds after which a file that is still being decoded is rejected.
           memory_limit: bytes that decoding a file may take; its record may take 1 / `COPIES` of that.
         """
-        find_numba_cache()  # Before they start, so that all find the same.
+        find_caches()  # Before they start, so that all find the same.
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._processes = [_Process(frontend, time_limit, memory_limit) for _ in range(workers)]
         for process in self._processes:

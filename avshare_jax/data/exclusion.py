@@ -1,6 +1,7 @@
 """Keeps videos that something will be evaluated on out of a data set to train on."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -45,7 +46,7 @@ def read_ids(source: str, data_dir: epath.PathLike) -> ExcludedIds:
     Raises:
       DatasetError: there is no such thing, or the file cannot be understood.
     """
-    path, prepared = Path(source).expanduser(), dataset_directory(data_dir, source) / VIDEOS
+    path, prepared = Path(os.path.expanduser(source)), dataset_directory(data_dir, source) / VIDEOS
     if path.is_file():
         return ExcludedIds(source, {entry: _names_of_entry(entry) for entry in _entries(path)})
     if not prepared.exists():

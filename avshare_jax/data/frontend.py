@@ -73,17 +73,23 @@ PRESETS = {
 
 
 @functools.cache
-def find_numba_cache() -> None:
-    """Gives Numba, which librosa's functions are compiled with when it is first used, a place to keep them in.
+def find_caches() -> None:
+    """Gives librosa, when it is first used, the places without which it fails, as in containers.
 
-    It finds one beside librosa or in the user's folder of caches. Where nobody may write there, as in containers,
-    librosa would fail; then the place is a temporary folder for this process and its children.
+    Numba compiles some of its functions, and keeps them beside librosa or in the user's folder of caches. Where nobody
+    may write there, or the user has no home, a temporary folder takes their place for this process and its children.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    places = [os.environ.get("NUMBA_CACHE_DIR"), str(Path(librosa.__file__).parent), os.path.join(home, "numba")]
-    if not any(place and os.path.isabs(place) and _writable(place) for place in places):
-        os.environ["NUMBA_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="numba-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    has_home = os.path.isabs(caches)  # Else librosa fails even where Numba does not, over a folder for its examples.
+    beside = str(Path(librosa.__file__).parent)
+    places = [os.environ.get("NUMBA_CACHE_DIR") or beside, beside, os.path.join(caches, "numba")]
+    if has_home and any(map(_writable, places)):
+        return
+    folder = tempfile.mkdtemp(prefix="caches-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["NUMBA_CACHE_DIR"] = folder
+    if not has_home:
+        os.environ["XDG_CACHE_HOME"] = folder
 
 
 def _writable(folder: str) -> bool:
@@ -104,7 +110,7 @@ def log_mel(waveform: np.ndarray, frontend: FrontEnd) -> np.ndarray:
     Returns:
       (1 + N // hop_length, mels) float32; row i is centered on sample i * hop_length.
     """
-    find_numba_cache()
+    find_caches()
     if len(waveform) < frontend.n_fft:
         waveform = np.pad(waveform, (0, frontend.n_fft - len(waveform)))
     power = librosa.feature.melspectrogram(

@@ -3,6 +3,7 @@
     python -m avshare_jax.data.inspect NAME [--data_dir=DIR] [--output=DIR]
 
 Writes prepare_report.html, a page to open in a browser, and prepare_report.json. Of a data set without `videos.jsonl`,
+import os
 from before preparation wrote it, the report says what its records tell.
 """
 
@@ -41,7 +42,7 @@ def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike)
       DatasetError: there is no such data set, what its preparation has written beside the records is damaged, or the
         folder is the data set's own or cannot be written.
     """
-    dataset, output = open_dataset(data_dir, name), epath.Path(output).expanduser()
+    dataset, output = open_dataset(data_dir, name), epath.Path(os.path.expanduser(output))
     if output.resolve().is_relative_to(dataset.directory.resolve()):
         raise DatasetError(f"{output} belongs to the data set: choose another folder with --output.")
     try:

@@ -54,12 +54,19 @@ class Contents:
 
 def dataset_directory(data_dir: epath.PathLike, name: str) -> epath.Path:
     """Where the data set of that name lies."""
-    return epath.Path(data_dir).expanduser() / name / VERSION
+    return _expanded(data_dir) / name / VERSION
 
 
 def preparation_directory(data_dir: epath.PathLike, name: str) -> epath.Path:
     """Where a preparation notes what it does; while its file `SETTINGS` is there, the data set is not finished."""
-    return epath.Path(data_dir).expanduser() / name / "unfinished"
+    return _expanded(data_dir) / name / "unfinished"
+
+
+def _expanded(data_dir: epath.PathLike) -> epath.Path:
+    try:
+        return epath.Path(data_dir).expanduser()
+    except RuntimeError as error:
+        raise DatasetError(f"{data_dir} names no folder: there is no home that ~ stands for.") from error
 
 
 def check_name(name: str) -> None:
@@ -156,13 +163,18 @@ def write_info(directory: epath.Path, info: tfds.core.DatasetInfo, shard_lengths
     splits = []
     for split, lengths in sorted(shard_lengths.items()):
         paths = [shard_path(directory, info.name, split, shard, len(lengths)) for shard in range(len(lengths))]
-        size = sum(path.stat().length for path in paths)
+        size = sum(map(_length, paths))
         template = _template(directory, info.name, split)
         splits.append(
             tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
         )
     info.set_splits(tfds.core.SplitDict(splits))
     info.write_to_directory(directory)
+
+
+def _length(path: epath.Path) -> int:
+    """The bytes of a file; `epath` looks up the name of its owner, whom containers may not know."""
+    return path.stat().length if "://" in os.fspath(path) else os.stat(path).st_size
 
 
 def write_dataset(

@@ -1,5 +1,6 @@
 """A pretraining run from its config: checks, plan, data set, training."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def make_demo_dataset(config: ConfigDict) -> None:
     Raises:
       DatasetError: the videos or the data set that are there were made with other numbers, or cannot be written.
     """
-    data, videos = config.data, Path(config.demo.videos_dir).expanduser()
+    data, videos = config.data, Path(os.path.expanduser(config.demo.videos_dir))
     numbers = {name: config.demo[name] for name in ("num_train", "num_test", "seed")}
     directory = dataset_directory(data.data_dir, DEMO)
     demo.check_made_with(directory.parent, demo.demo_numbers(**numbers))
