@@ -64,6 +64,15 @@ def test_the_place_can_be_chosen_and_keeping_turned_off(compile_in, tmp_path):
     assert not (tmp_path / "none").exists() and not (tmp_path / "home").exists()
 
 
+def test_a_user_without_a_home_is_told(monkeypatch, capsys):
+    for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr("jax.config.update", lambda *setting: None)
+    assert keep_compiled_programs() is None
+    assert "are not kept: this user has no home folder; see --compilation_cache" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("error", [OSError("Not authorized.\nRetrying failed."), RuntimeError("Not authorized.")])
 def test_errors_of_cloud_storage_are_said_and_end_nothing(monkeypatch, capsys, error):
     def fail(*_, **__):

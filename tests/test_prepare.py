@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import av
@@ -18,7 +19,7 @@ from avshare_jax.data.dataset import open_dataset
 from avshare_jax.data.frontend import PRESETS, FrontEnd, log_mel
 from avshare_jax.data.media import read_audio
 from avshare_jax.data.names import printable
-from avshare_jax.prepare import SOURCES, main, make_parser
+from avshare_jax.prepare import SOURCES, end_without_memory, main, make_parser
 from avshare_jax.progress import ProgressLine
 from tests.data.sources import trees
 from tests.data.test_building import write_video
@@ -224,6 +225,16 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_rendered(tmp_
     with pytest.raises(SystemExit, match=rf"error: The folder .*{place} cannot be written \((File exists|Not a dir)"):
         main(["demo", f"--videos={tmp_path / 'videos'}", f"--data_dir={tmp_path / 'data'}", "--name=new"])
     assert not (tmp_path / "videos").exists()
+
+
+def test_a_thread_without_memory_ends_the_command(monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    failed = RuntimeError("can't start new thread")
+    end_without_memory(threading.ExceptHookArgs((RuntimeError, failed, None, None)))
+    assert codes == [1] and "error: Memory has run out" in capsys.readouterr().err
+    end_without_memory(threading.ExceptHookArgs((ValueError, ValueError("x"), None, threading.current_thread())))
+    assert codes == [1]
 
 
 def test_holdout_is_a_share(tmp_path):

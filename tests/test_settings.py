@@ -1,5 +1,6 @@
 """Mistakes on the command line end in a sentence."""
 
+import resource
 import sys
 
 import pytest
@@ -209,3 +210,21 @@ def test_how_a_process_ends_says_who_is_to_blame(run, error, code, capfd):
     calls, ended = run(error=error)
     assert len(calls) == 1 and ended == code
     assert ("Traceback" in capfd.readouterr().err) == (code == settings.CRASHED)
+
+
+def test_as_many_files_may_be_opened_as_the_system_allows():
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, 256), most))
+    try:
+        settings.allow_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"), [(MemoryError(), "Memory"), (OSError(24, "Too many"), "Too many files")]
+)
+def test_shortages_end_with_a_sentence_that_no_launcher_retries(run, error, sentence):
+    _, code = run(error=error)
+    assert code.startswith(f"error: {sentence}")

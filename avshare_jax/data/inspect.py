@@ -3,12 +3,12 @@
     python -m avshare_jax.data.inspect NAME [--data_dir=DIR] [--output=DIR]
 
 Writes prepare_report.html, a page to open in a browser, and prepare_report.json. Of a data set without `videos.jsonl`,
-import os
 from before preparation wrote it, the report says what its records tell.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,6 +1,7 @@
 """Evaluates the run in a workdir, whatever its task is: one checkpoint, or each as it lands."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -191,7 +192,9 @@ def evaluation_file(workdir: epath.PathLike, step: int) -> epath.Path:
 def written_at(workdir: epath.PathLike, step: int) -> float:
     """When a checkpoint was written, in seconds; 0 where there is none."""
     try:
-        return (epath.Path(workdir) / "checkpoints" / str(step)).stat().mtime
+        path = epath.Path(workdir) / "checkpoints" / str(step)
+        # `epath` looks up the name of the owner, whom containers may not know.
+        return path.stat().mtime if "://" in os.fspath(path) else os.path.getmtime(path)
     except FileNotFoundError:  # Training may remove it at any moment.
         return 0.0
 

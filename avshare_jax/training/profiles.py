@@ -6,6 +6,7 @@
 Each process writes its own, to WORKDIR/profiles/step_100/ (of several processes, process_I in it).
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -95,7 +96,10 @@ class Profiles:
     def _requested_at(self) -> float | None:
         path = self._workdir / "profile"
         try:
-            return path.stat().mtime if path.exists() else None
+            if not path.exists():
+                return None
+            # `epath` looks up the name of the owner, whom containers may not know.
+            return path.stat().mtime if "://" in os.fspath(path) else os.path.getmtime(path)
         except FileNotFoundError:  # Removed in between.
             return None
         except Exception:  # Storage that does not answer, with errors of its own libraries: the next look will tell.

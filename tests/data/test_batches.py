@@ -1,12 +1,15 @@
 """The data set "tiny" says in every pixel and row which video and which time it is; see conftest.py."""
 
 import itertools
+import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from avshare_jax.data import batches
 from avshare_jax.data.batches import eval_batches, multi_view_batches, train_batches
 from avshare_jax.data.dataset import DatasetError, open_dataset
 from avshare_jax.data.frontend import LOG_FLOOR
@@ -131,6 +134,18 @@ def test_worker_processes_change_nothing(dataset, data_config):
     data_config.num_workers = 2
     assert_equal_batches(alone, take(train_batches(dataset, data_config, seed=5, batch_size=4, start_step=1), 5))
     assert_equal_batches(alone_eval, list(eval_batches(dataset, "test", data_config, batch_size=2)))
+
+
+def end_with_bus_error(worker_index: int, worker_count: int) -> None:
+    """As the system ends a process that writes more shared memory than there is."""
+    os.kill(os.getpid(), signal.SIGBUS)
+
+
+def test_too_little_shared_memory_is_a_sentence(dataset, data_config, monkeypatch):
+    monkeypatch.setattr(batches, "_set_up_worker", end_with_bus_error)
+    data_config.num_workers = 1
+    with pytest.raises(DatasetError, match="shared memory /dev/shm.* is too small or full.*num_workers=0"):
+        next(train_batches(dataset, data_config, seed=5, batch_size=4))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 8])

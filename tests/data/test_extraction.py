@@ -1,5 +1,6 @@
 """What becomes of every kind of file in the corpus, and whether image and sound stay together."""
 
+import errno
 import os
 import pickle
 import subprocess
@@ -7,11 +8,13 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import simplejpeg
 
-from avshare_jax.data import extraction
+from avshare_jax.data import extraction, media, tracks
+from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.extraction import extract
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.names import printable
@@ -92,7 +95,7 @@ def test_file_without_permission_is_rejected(tmp_path):
     assert outcome.reason == "The file cannot be read: Permission denied."
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no luck"), MemoryError("too large"), OSError(28, "No space left")])
+@pytest.mark.parametrize("error", [RuntimeError("no luck"), OSError(28, "No space left")])
 def test_whatever_a_decoder_raises_is_a_rejection(tmp_path, monkeypatch, error):
     def fail(*args, **options):
         raise error
@@ -101,6 +104,38 @@ def test_whatever_a_decoder_raises_is_a_rejection(tmp_path, monkeypatch, error):
     record, outcome = extract_file(tmp_path / "video.mp4")
     assert record is None and outcome.outcome == REJECTED
     assert outcome.reason == f"Decoding failed: {type(error).__name__}: {error}."
+
+
+@pytest.mark.parametrize("error", [MemoryError("too large"), av.error.MemoryError(12, "Cannot allocate memory")])
+def test_lack_of_memory_is_no_damage(tmp_path, monkeypatch, error):
+    """Neither in a packet nor in the whole file, whoever says it."""
+    path = write(tmp_path / "video.mp4", moving_image(1.0), sound())
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(tracks.Images, "_encode", fail)
+    with pytest.raises(MemoryError):
+        extract_file(path)
+
+
+def test_lack_of_file_descriptors_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(media.av, "open", fail)
+    with pytest.raises(DatasetError, match="Too many files are open"):
+        extract_file(write(tmp_path / "video.mp4", moving_image(1.0)))
+
+
+def test_records_have_a_largest_size(tmp_path):
+    video = Video("some id", str(write(tmp_path / "video.mp4", moving_image(1.0), sound())))
+    options = {"jpeg_quality": 90, "min_seconds": 0.0, "max_seconds": 4.0}
+    record, _ = extract(video, "train", FRONTEND, **options)
+    size = sum(map(len, record["frames"])) + record["log_mel"].nbytes
+    assert extract(video, "train", FRONTEND, **options, max_bytes=size)[0] is not None
+    record, outcome = extract(video, "train", FRONTEND, **options, max_bytes=size - 1)
+    assert record is None and outcome.outcome == REJECTED and "MB are the most" in outcome.reason
 
 
 def test_record_holds_what_is_known_about_the_video(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from avshare_jax.data import demo
+from avshare_jax.data import frontend as frontend_module
 from avshare_jax.data.dataset import DatasetError, check_frontend, open_dataset
 from avshare_jax.data.frontend import LOG_FLOOR, PRESETS, FrontEnd, log_mel, released_frontend
 from avshare_jax.data.media import read_audio
@@ -84,6 +86,24 @@ def test_released_front_end_fills_128_rows_with_a_clip(clip_samples, n_fft, hop_
     frontend = released_frontend(clip_samples)
     assert (frontend.n_fft, frontend.hop_length, frontend.win_length) == (n_fft, hop_length, 0)
     assert log_mel(np.zeros(clip_samples, np.float32), frontend).shape == (128, 80)
+
+
+@pytest.mark.parametrize(
+    ("home", "wanted"), [("/proc/none", {"NUMBA_CACHE_DIR"}), ("~", {"NUMBA_CACHE_DIR", "XDG_CACHE_HOME"})]
+)
+def test_librosa_has_its_caches_where_nothing_can_be_written(monkeypatch, home, wanted):
+    monkeypatch.setattr(frontend_module.librosa, "__file__", "/proc/none/librosa/__init__.py")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", home))
+    monkeypatch.setattr(os, "environ", {})
+    frontend_module.find_caches.__wrapped__()
+    assert set(os.environ) == wanted and all(os.access(folder, os.W_OK) for folder in os.environ.values())
+
+
+def test_librosa_keeps_its_caches_where_they_can_be_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(frontend_module.librosa, "__file__", "/proc/none/librosa/__init__.py")
+    monkeypatch.setattr(os, "environ", {"XDG_CACHE_HOME": str(tmp_path)})
+    frontend_module.find_caches.__wrapped__()
+    assert set(os.environ) == {"XDG_CACHE_HOME"}
 
 
 def test_presets():

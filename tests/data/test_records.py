@@ -7,7 +7,9 @@ import sys
 import pytest
 from etils import epath
 
-from avshare_jax.data.records import new_file
+from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.frontend import FrontEnd
+from avshare_jax.data.records import Contents, dataset_directory, new_file, write_dataset
 
 WRITE = """
 import sys
@@ -42,3 +44,15 @@ def test_a_new_file_appears_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "content"
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_owners_without_a_name_and_users_without_a_home(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    write_dataset("nobodys", tmp_path, {"train": []}, Contents(FrontEnd(), 90))
+    assert dataset_directory(tmp_path, "nobodys").exists()
+    monkeypatch.delenv("HOME")
+    with pytest.raises(DatasetError, match="~/data names no folder: there is no home"):
+        dataset_directory("~/data", "nobodys")

@@ -5,6 +5,8 @@ import pytest
 from avshare_jax.data import building, shard_pipeline
 from avshare_jax.data.building import build
 from avshare_jax.data.dataset import DatasetError
+from avshare_jax.data.decoding import SameFailureError, rejected
+from avshare_jax.data.outcomes import write_outcomes
 from avshare_jax.data.shards import divide
 from avshare_jax.data.sources.listing import Listing, Video
 from tests.data.test_building import settings
@@ -34,6 +36,27 @@ def test_what_a_runner_raises_gets_a_sentence(tmp_path, monkeypatch):
     options = ["--runner=DirectRunner"]
     with pytest.raises(DatasetError, match="after `--`: No job endpoint.$"):
         build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1, beam_options=options)
+
+
+def test_shards_of_files_that_failed_without_fault_are_made_again(tmp_path, monkeypatch):
+    wanted = settings(tmp_path)
+    shards = divide("train", [Video(name, f"/{name}.mp4") for name in "abcd"], wanted)
+    blamed = {shard.number: "Decoding failed: RuntimeError: no luck." for shard in shards[:2]}
+
+    def write(shard):
+        if shard.number == len(shards) - 1:
+            raise SameFailureError(blamed[0])
+        shard.path(wanted).parent.mkdir(parents=True, exist_ok=True)
+        shard.path(wanted).touch()
+        wanted.notes.mkdir(parents=True, exist_ok=True)
+        reason = blamed.get(shard.number, "The file is empty.")
+        write_outcomes(shard.outcomes(wanted), [rejected(video, "train", reason) for video in shard.videos])
+
+    monkeypatch.setattr(shard_pipeline.WriteShard, "_write", lambda self, shard: write(shard))
+    monkeypatch.setattr(shard_pipeline, "_listeners", [lambda count: None])
+    with pytest.raises(DatasetError, match="in a row fail in the same way"):
+        shard_pipeline.run_pipeline(shard_pipeline.make_pipeline(1, []), shards, wanted)
+    assert not any(shard.is_finished(wanted) for shard in shards if shard.number in blamed)
 
 
 def test_workers_elsewhere_raise_why_a_shard_cannot_be_written(tmp_path, monkeypatch):

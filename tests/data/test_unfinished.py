@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from avshare_jax.data import building
+from avshare_jax.data import building, unfinished
 from avshare_jax.data.building import build
 from avshare_jax.data.dataset import DatasetError
 from avshare_jax.data.sources import folder
@@ -26,6 +26,12 @@ def begin_only(listing: Listing, data_dir: Path, monkeypatch) -> None:
         patch.setattr(building, "run_pipeline", interrupt)
         with pytest.raises(KeyboardInterrupt):
             build(listing, settings(data_dir), workers=1)
+
+
+def test_more_or_less_memory_is_no_other_setting(videos, tmp_path, monkeypatch):
+    listing = folder.find(videos)
+    begin_only(listing, tmp_path, monkeypatch)
+    unfinished.begin(listing, settings(tmp_path, memory_limit=10**9))
 
 
 def test_what_was_begun_with_other_settings_is_not_gone_on_with(videos, tmp_path, monkeypatch):
