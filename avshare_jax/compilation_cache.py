@@ -33,7 +33,7 @@ def keep_compiled_programs(directory: str | None = None) -> epath.Path | None:
     if not directory:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    folder = epath.Path(os.path.expanduser(directory))
+    folder = epath.Path(directory).expanduser()
     if jax.default_backend() == "cpu":
         folder = folder / f"cpu-{_processor()}"
     try:

@@ -8,7 +8,6 @@ from before preparation wrote it, the report says what its records tell.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -42,7 +41,7 @@ def inspect_dataset(data_dir: epath.PathLike, name: str, output: epath.PathLike)
       DatasetError: there is no such data set, what its preparation has written beside the records is damaged, or the
         folder is the data set's own or cannot be written.
     """
-    dataset, output = open_dataset(data_dir, name), epath.Path(os.path.expanduser(output))
+    dataset, output = open_dataset(data_dir, name), epath.Path(output).expanduser()
     if output.resolve().is_relative_to(dataset.directory.resolve()):
         raise DatasetError(f"{output} belongs to the data set: choose another folder with --output.")
     try:

@@ -63,10 +63,10 @@ def preparation_directory(data_dir: epath.PathLike, name: str) -> epath.Path:
 
 
 def _expanded(data_dir: epath.PathLike) -> epath.Path:
-    try:
-        return epath.Path(data_dir).expanduser()
-    except RuntimeError as error:
-        raise DatasetError(f"{data_dir} names no folder: there is no home that ~ stands for.") from error
+    path = epath.Path(data_dir).expanduser()
+    if os.fspath(path).startswith("~"):
+        raise DatasetError(f"{data_dir} names no folder: there is no home that ~ stands for.")
+    return path
 
 
 def check_name(name: str) -> None:

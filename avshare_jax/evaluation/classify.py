@@ -1,7 +1,6 @@
 """Tests a classification run on every video of a split: accuracies, with one modality and with both, and lists."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -178,7 +177,7 @@ def overlap_with_pretraining(run_config: ConfigDict, dataset: Dataset) -> Overla
     """Compares the tested split with the videos of the run that this one started from; None: from random weights."""
     if run_config.init_from is None:
         return None
-    source = epath.Path(os.path.expanduser(run_config.init_from))
+    source = epath.Path(run_config.init_from).expanduser()
     if not (source / "config.json").exists():
         gone = f"The run in {run_config.init_from} is no longer there, and nothing says which videos it has seen."
         return Overlap(None, not_compared=(gone,))

@@ -6,7 +6,6 @@ of Kinetics-700. What cannot be compared is said and never counted as clean.
 
 import collections
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,7 +180,7 @@ def trained_on(workdir: epath.PathLike) -> tuple[list[TrainedOn], list[str]]:
             found[TrainedOn(name, fingerprint, config.data.train_split, config.data.data_dir)] = None
         if (start := config.get("init_from")) is None:
             return list(found), []
-        source = epath.Path(os.path.expanduser(start))
+        source = epath.Path(start).expanduser()
         if not (source / "config.json").exists():
             gone = (
                 f"The run in {workdir} started from {start}, which is no longer there: nothing says what it has seen."

@@ -1,6 +1,5 @@
 """What a downstream run takes from the one in `config.init_from`: the sizes of its network, and the weights."""
 
-import os
 from collections.abc import Sequence
 
 import jax
@@ -32,7 +31,7 @@ def starting_model(config: ConfigDict, workdir: epath.PathLike) -> ConfigDict:
         return config.model
     source = recorded_config(workdir)
     if source is None or source.init_from != config.init_from:
-        source = load_config(epath.Path(os.path.expanduser(config.init_from)))
+        source = load_config(epath.Path(config.init_from).expanduser())
     model, base = source.model.copy_and_resolve_references(), sizes.base()
     for name in OF_NO_SHAPE:
         if is_asked(name, config.model, base):
@@ -79,7 +78,7 @@ def load_network(config: ConfigDict, shapes: Variables) -> Variables:
       UserError: there is no checkpoint, or it is damaged, lacks parts that the task needs or has them of other shapes.
     """
     step = starting_step(config, sorted(shapes["params"]))
-    weights = restore_network(epath.Path(os.path.expanduser(config.init_from)), step, shapes)
+    weights = restore_network(epath.Path(config.init_from).expanduser(), step, shapes)
     print(f"Starting from step {step} of {config.init_from}.", flush=True)
     return weights
 
@@ -94,7 +93,7 @@ def starting_step(config: ConfigDict, parts: Sequence[str]) -> int:
     Raises:
       UserError: there is no checkpoint, or it cannot be read or lacks parts.
     """
-    source = epath.Path(os.path.expanduser(config.init_from))
+    source = epath.Path(config.init_from).expanduser()
     if (step := latest_step(source)) is None:
         raise UserError(f"The run in config.init_from={config.init_from} has no checkpoint yet: train it further.")
     present = {tuple(path.split("/")[:3]) for path in saved_shapes(source, step)}
@@ -154,7 +153,7 @@ def frontend_differences(config: ConfigDict) -> str:
     """How the front end of the run that this one starts from differs from its own; empty where neither does."""
     if config.init_from is None:
         return ""
-    there = load_config(epath.Path(os.path.expanduser(config.init_from))).data.frontend
+    there = load_config(epath.Path(config.init_from).expanduser()).data.frontend
     here = config.data.frontend
     return ", ".join(
         f"{name}={there.get(name)} there and {here[name]} here" for name in here if there.get(name) != here[name]

@@ -52,6 +52,7 @@ def test_shards_of_files_that_failed_without_fault_are_made_again(tmp_path, monk
         reason = blamed.get(shard.number, "The file is empty.")
         write_outcomes(shard.outcomes(wanted), [rejected(video, "train", reason) for video in shard.videos])
 
+    monkeypatch.setattr(shard_pipeline, "_failures", [])
     monkeypatch.setattr(shard_pipeline.WriteShard, "_write", lambda self, shard: write(shard))
     monkeypatch.setattr(shard_pipeline, "_listeners", [lambda count: None])
     with pytest.raises(DatasetError, match="in a row fail in the same way"):
