@@ -37,7 +37,8 @@ prepare_environment() {
   say "Installing the libraries of requirements.txt into $PWD/.venv (about 3 GB on disk and two minutes; once) ..."
   "$python" -m venv .venv
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+    --editable .
   echo "$stamp" >.venv/stamp
   say "Installed."
 }

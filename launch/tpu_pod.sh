@@ -203,7 +203,7 @@ delete() {
 
 install() {
   local jax
-  jax=$(sed -n 's/^jax==//p' requirements.txt)
+  jax=$(sed -n 's/^jax==\([^ ]*\).*/\1/p' requirements.txt)
   if [ -n "$(git status --porcelain)" ]; then
     say "Changes that are not committed are not copied."
   fi

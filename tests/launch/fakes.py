@@ -135,7 +135,7 @@ def make_checkout(folder: Path) -> Path:
     shutil.copytree(ROOT / "launch", folder / "launch")
     (folder / "avshare_jax").mkdir()
     (folder / "main.py").touch()
-    (folder / "requirements.txt").write_text("flax==1.0\njax==9.8.7\n")
+    (folder / "requirements.txt").write_text("flax==1.0 \\\n    --hash=sha256:0\njax==9.8.7 \\\n    --hash=sha256:1\njaxlib==9.8.6\n")
     return folder
 
 
