@@ -17,7 +17,7 @@ from avshare_jax.data.dataset import Dataset
 from avshare_jax.data.elements import FLAGS
 from avshare_jax.data.mixtures import Mixture
 from avshare_jax.data.outcomes import MISSING, REJECTED, VIDEOS, read_outcomes
-from avshare_jax.data.unreadable import Unreadable, UnreadableRecords
+from avshare_jax.data.unreadable import Unreadable, UnreadableRecords, from_text, to_text
 from avshare_jax.evaluation import classification_report
 from avshare_jax.evaluation.classification_metrics import class_table, confusion_matrix, measure
 from avshare_jax.evaluation.multi_view import Video, jit_scorer, pooled, score_videos, view_mesh, whole_batch
@@ -213,7 +213,8 @@ def score_run(run: Run, task: Classification, mesh: Mesh) -> Scored:
         run.config.test.pool,
         mesh,
     )
-    return select(run, videos, [record for part in gather(list(run.unreadable)) for record in part], tested)
+    unreadable = [record for text in gather(to_text(run.unreadable)) for record in from_text(text)]
+    return select(run, videos, unreadable, tested)
 
 
 def load_variables(run: Run, task: Classification, mesh: Mesh) -> Variables:

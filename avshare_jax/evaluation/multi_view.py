@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from avshare_jax.models.placement import compiler_options
-from avshare_jax.training.hosts import gather
+from avshare_jax.training.hosts import gather_arrays
 from avshare_jax.training.mesh import make_mesh
 
 Batch = Mapping[str, Any]
@@ -82,7 +82,7 @@ def score_videos(
         pending = (batch, result)
     if pending:
         collect(videos, *pending, pool)
-    return merge(gather(videos), pool)
+    return merge(map(from_arrays, gather_arrays(to_arrays(videos))), pool)
 
 
 def own_rows(count: int) -> np.ndarray:
@@ -100,6 +100,37 @@ def collect(videos: dict[str, Video], batch: Batch, result: Mapping[str, jax.Arr
         present = {"visual": bool(batch["has_video"][row]), "audio": bool(batch["has_audio"][row])}
         video = videos.setdefault(batch["video_id"][row], Video(labels[row], present))
         video.add({choice: x[order[row]].astype(np.float64) for choice, x in found.items()}, 1, pool)
+
+
+def to_arrays(videos: Mapping[str, Video]) -> dict[str, np.ndarray]:
+    """Returns what is known of V videos as arrays (V, ...), to send to other processes."""
+    known = list(videos.values())
+    modalities, choices = (known[0].present, known[0].scores) if known else ((), ())
+    return {
+        "video_id": np.array(list(videos), np.str_),
+        "label": np.array([video.label for video in known]),
+        "views": np.array([video.views for video in known], np.int64),
+        **{f"present/{name}": np.array([video.present[name] for video in known], bool) for name in modalities},
+        **{f"scores/{choice}": np.array([video.scores[choice] for video in known]) for choice in choices},
+    }
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Video]:
+    """Undoes `to_arrays`."""
+
+    def of(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+    present, scores = of("present/"), of("scores/")
+    return {
+        str(video_id): Video(
+            arrays["label"][row],
+            {name: bool(array[row]) for name, array in present.items()},
+            int(arrays["views"][row]),
+            {choice: array[row] for choice, array in scores.items()},
+        )
+        for row, video_id in enumerate(arrays["video_id"])
+    }
 
 
 def merge(parts: Iterable[Mapping[str, Video]], pool: str) -> dict[str, Video]:

@@ -6,22 +6,23 @@ mistake that a restart would repeat; `RESTART` or any other, start the same comm
 """
 
 import contextlib
+import io
+import ipaddress
+import json
 import os
-import pickle
 import signal
+import socket
 import sys
 import traceback
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from avshare_jax.data.errors import DatasetError
-from avshare_jax.settings import CRASHED, UserError
-
-T = TypeVar("T")
+from avshare_jax.settings import CRASHED, UserError, reason
 
 RESTART = 75
 """Exit code of a process that was told to end and has saved its state: EX_TEMPFAIL, "try again"."""
@@ -33,8 +34,8 @@ SHUTDOWN_SECONDS = 15
 def connect(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout_seconds: int) -> None:
     """Connects the processes of a run; call it before anything else of JAX.
 
-    Without flags it does so only where JAX recognizes a cluster, and leaves a single machine as it is. Only process 0
-    keeps its standard output.
+    Without flags it does so only where JAX recognizes a cluster, and leaves a single machine as it is. With them,
+    process 0 listens on the addresses of the named host, see `bind_address`. Only process 0 keeps its standard output.
 
     Args:
       coordinator: HOST:PORT of process 0, or None.
@@ -43,14 +44,18 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
       timeout_seconds: after which a process ends whose peer has died, or has not come at the start.
 
     Raises:
-      UserError: some of the flags are missing, or the others cannot be reached.
+      UserError: some of the flags are missing or wrong, the port is taken, or the others cannot be reached.
     """
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given) and None in given:
         raise UserError("--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together: give all three.")
+    bind = None if coordinator is None else bind_address(coordinator)
+    if coordinator and process_id == 0:
+        check_port_is_free(coordinator)
     try:
         jax.distributed.initialize(
             *given,
+            coordinator_bind_address=bind,
             initialization_timeout=timeout_seconds,
             heartbeat_timeout_seconds=timeout_seconds,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
@@ -135,13 +140,88 @@ def first_process_first(what: str) -> Iterator[None]:
         multihost_utils.sync_global_devices(what)
 
 
-def gather(value: T) -> list[T]:
-    """Gives every process the values of all processes, in their order; any Python objects, small enough for memory."""
+def bind_address(coordinator: str) -> str | None:
+    """Returns where process 0 listens: HOST:PORT as it was named, or None for JAX's choice, which is all interfaces."""
+    return coordinator if own_addresses(coordinator) and "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ else None
+
+
+def check_port_is_free(coordinator: str) -> None:
+    """Raises `UserError` where another process listens on the port: the two would share it, each with its own peers."""
+    port = int(coordinator.rpartition(":")[2])
+    for address in own_addresses(coordinator) or {"0.0.0.0"}:
+        try:
+            _try_to_bind(address, port)
+        except OSError as error:
+            raise UserError(
+                f"Process 0 cannot listen on {coordinator}: {reason(error)}. Name another port in --coordinator, or "
+                "end the process that has it."
+            ) from error
+
+
+def own_addresses(coordinator: str) -> set[str]:
+    """The addresses of the coordinator's host that this machine has and that other processes of the run can reach.
+
+    There are none where the name stands for another machine's address, such as that of a gateway before this one, or is
+    not known yet, or where `/etc/hosts` has this machine's own name for a loopback address.
+
+    Args:
+      coordinator: HOST:PORT; brackets enclose an IPv6 address.
+
+    Raises:
+      UserError: it is of another form.
+    """
+    host, _, port = coordinator.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(
+            f"--coordinator={coordinator} must be HOST:PORT of process 0, with a port from 1 to 65535, such as "
+            "localhost:8476 or [::1]:8476."
+        )
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return set()
+    if host != "localhost" and host not in found:
+        found = {address for address in found if not ipaddress.ip_address(address).is_loopback}
+    return set(filter(_is_of_this_machine, found))
+
+
+def _is_of_this_machine(address: str) -> bool:
+    try:
+        _try_to_bind(address, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _try_to_bind(address: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # Connections of the run before may be closing.
+        trial.bind((address, port))
+
+
+def gather(value: Any) -> list[Any]:
+    """Gives every process the values of all processes, in their order; what JSON can hold, small enough for memory."""
     if jax.process_count() == 1:
         return [value]
-    data = np.frombuffer(pickle.dumps(value), np.uint8)
+    return [json.loads(part) for part in _gather_bytes(json.dumps(value).encode())]
+
+
+def gather_arrays(arrays: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
+    """Gives every process the named arrays of all processes, in their order; of any dtype but object."""
+    if jax.process_count() == 1:
+        return [arrays]
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return [dict(np.load(io.BytesIO(part), allow_pickle=False)) for part in _gather_bytes(file.getvalue())]
+
+
+def _gather_bytes(sent: bytes) -> list[bytes]:
+    """Neither sent nor read as pickles, which can hold code: peers are whoever reaches the coordinator's port."""
+    data = np.frombuffer(sent, np.uint8)
     sizes = multihost_utils.process_allgather(np.int64(len(data)))
     padded = np.zeros(max(sizes), np.uint8)
     padded[: len(data)] = data
     everything = multihost_utils.process_allgather(padded)
-    return [pickle.loads(part[:size].tobytes()) for part, size in zip(everything, sizes, strict=True)]
+    return [part[:size].tobytes() for part, size in zip(everything, sizes, strict=True)]

@@ -65,5 +65,18 @@ def test_what_processes_have_is_merged(inputs):
         np.testing.assert_allclose(multi_view.pooled(video, "mean")["visual"], expected, rtol=1e-12)
 
 
+def test_what_is_sent_to_other_processes_comes_back_to_the_bit(inputs):
+    videos = score(inputs, 6, "mean")
+    sent = multi_view.to_arrays(videos)
+    assert not any(array.dtype.hasobject for array in sent.values()), "only pickles could hold them"
+    back = multi_view.from_arrays(sent)
+    assert list(back) == list(videos)
+    for name, video in videos.items():
+        assert (back[name].views, back[name].label, back[name].present) == (video.views, video.label, video.present)
+        assert back[name].label.dtype == video.label.dtype
+        np.testing.assert_array_equal(back[name].scores["visual"], video.scores["visual"], strict=True)
+    assert multi_view.from_arrays(multi_view.to_arrays({})) == {}, "a process may have no rows"
+
+
 def test_a_batch_divides_over_crops():
     assert [multi_view.whole_batch(asked, 3) for asked in (1, 16, 18)] == [3, 18, 18]
