@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from avshare_jax import schema, settings
+from avshare_jax import recipes, schema, settings
 from avshare_jax.data.errors import DatasetError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; by default runs/<name of the config>.")
@@ -26,7 +26,6 @@ PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which of them this is, from 0, with --coordinator.", lower_bound=0
 )
 
-EVAL_CONFIG = os.path.join(os.path.dirname(__file__), "..", "configs", "eval.py")
 MEASURES = {"top1": "top-1", "top5": "top-5", "mean_average_precision": "mAP"}
 
 
@@ -35,7 +34,7 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
 
     Args:
       config: made by `recipes.classification`; its `split` is ignored.
-      eval_config: `configs/eval.py`.
+      eval_config: from `recipes.evaluation`.
       workdir: of the runs.
 
     Returns:
@@ -73,7 +72,7 @@ def run_protocol(config: ConfigDict, eval_config: ConfigDict, workdir: str) -> d
 
 
 def test_config(config: ConfigDict, eval_config: ConfigDict) -> ConfigDict:
-    """Returns a copy of `configs/eval.py` that tests what the config of a split says, whatever its run has recorded."""
+    """Returns a copy of the evaluation config that tests what the config of a split says, whatever its run recorded."""
     from avshare_jax.training.finetune import with_split
 
     data, chosen = with_split(config).data, eval_config.copy_and_resolve_references()
@@ -184,8 +183,7 @@ def main(config: ConfigDict) -> None:
     hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, config.peer_timeout_seconds)
     with hosts.ending_together():
         keep_compiled_programs()
-        eval_config = settings.load_config_file(EVAL_CONFIG)
-        run_protocol(config, eval_config, os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
+        run_protocol(config, recipes.evaluation(), os.path.expanduser(WORKDIR.value or f"runs/{config.name}"))
 
 
 if __name__ == "__main__":  # Data-reading worker processes import this file.

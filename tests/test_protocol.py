@@ -1,6 +1,8 @@
 """Mean and standard deviation over the splits of a protocol; what runs them is tested by test_transfer.py."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,28 @@ def test_what_cannot_be_written_is_printed_first(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"printed above, and cannot be written to .*protocol\.json \(.*is a directory"):
         protocol.run_protocol(config, transfer.evaluation_config(), str(tmp_path))
     assert "top-1 50.0 ± 0.0 %" in capsys.readouterr().out
+
+
+def test_a_protocol_runs_where_there_is_no_checkout(tmp_path):
+    shutil.copytree(Path(protocol.__file__).parent, tmp_path / "avshare_jax")
+    (tmp_path / "own.py").write_text(
+        "from avshare_jax import recipes\n"
+        "from avshare_jax.data.frontend import FrontEnd\n"
+        "def get_config():\n"
+        "    config = recipes.classification('finetune_own', FrontEnd(), ('visual',))\n"
+        "    config.data.update(name='nothing', data_dir='nowhere')\n"
+        "    return config\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "avshare_jax.protocol", "--config=own.py", "--workdir=run"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Split 1 of 1, in run/split_1" in result.stdout
+    assert result.returncode == 1 and "configs" not in result.stderr and "nowhere" in result.stderr
 
 
 def test_a_config_of_no_task_gets_a_sentence():
