@@ -135,7 +135,8 @@ def make_checkout(folder: Path) -> Path:
     shutil.copytree(ROOT / "launch", folder / "launch")
     (folder / "avshare_jax").mkdir()
     (folder / "main.py").touch()
-    (folder / "requirements.txt").write_text("flax==1.0 \\\n    --hash=sha256:0\njax==9.8.7 \\\n    --hash=sha256:1\njaxlib==9.8.6\n")
+    pins = (f"{pin} \\\n    --hash=sha256:0\n" for pin in ("flax==1.0", "jax==9.8.7", "jaxlib==9.8.6"))
+    (folder / "requirements.txt").write_text("".join(pins))
     return folder
 
 
