@@ -241,6 +241,12 @@ def nearest_name(name: str, known: Sequence[str]) -> str:
     return f"; the nearest is {near[0]!r}" if near else ""
 
 
+def listed(items: Sequence[str], separator: str = ", ") -> str:
+    """Joins the first ten of some names or sentences and counts the rest, for messages that people read."""
+    rest = [f"and {len(items) - 10} more"] if len(items) > 10 else []
+    return separator.join([*items[:10], *rest])
+
+
 def quiet_libraries() -> None:
     """Keeps the chatter of absl, Orbax and TensorFlow off the console; call it before TensorFlow is imported.
 

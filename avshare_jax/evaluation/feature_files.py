@@ -203,7 +203,7 @@ def read_about(path: Path) -> dict[str, Any]:
             with np.load(path, allow_pickle=False) as file:
                 return json.loads(str(file[ABOUT]))
         return json.loads(pq.read_schema(path).metadata[ABOUT.encode()])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
+    except Exception as error:  # What the readers raise for files that are damaged is theirs, and of many classes.
         raise UserError(f"{path} is there, and is no file of features: choose another --output.") from error
 
 

@@ -3,7 +3,8 @@
     python -m avshare_jax.interop.avbert CHECKPOINT --workdir=DIR                  a released checkpoint to a workdir
     python -m avshare_jax.interop.avbert --export=FILE.safetensors --workdir=DIR   a run's last checkpoint to a file
 
-CHECKPOINT is a file of `torch.save`, or holds the same names as .npz or .safetensors.
+CHECKPOINT is a file of `torch.save`, or holds the same names as .npz or .safetensors; what stands before all of its
+names, such as `module.`, is left out. For Python, `from_torch` and `to_torch` map tensors to variables and back.
 """
 
 import argparse
@@ -18,8 +19,11 @@ from ml_collections import ConfigDict
 
 from avshare_jax import schema
 from avshare_jax.interop import files, released_names, workdirs
+from avshare_jax.interop.released_names import from_torch, to_torch
 from avshare_jax.outputs import check_file, check_folder
 from avshare_jax.settings import UserError, load_config_file, quiet_libraries
+
+__all__ = ["export_checkpoint", "from_torch", "import_checkpoint", "main", "to_torch"]
 
 
 def import_checkpoint(checkpoint: Path, workdir: str, recipe: ConfigDict, *, heads: int = 12, layers: int = 6) -> None:
@@ -29,20 +33,22 @@ def import_checkpoint(checkpoint: Path, workdir: str, recipe: ConfigDict, *, hea
       checkpoint: see `files.read_tensors`.
       workdir: to write; may not hold a run.
       recipe: config of a pretraining run, which says how clips are cut, see `workdirs.write_imported`.
-      heads: as for `released_names.from_torch`.
-      layers: as for `released_names.from_torch`.
+      heads: as for `from_torch`.
+      layers: as for `from_torch`.
 
     Raises:
       UserError: the file cannot be read, its tensors do not fit, or the workdir cannot be written.
     """
-    state_dict = files.read_tensors(checkpoint)
+    tensors = files.read_tensors(checkpoint)
+    prefix = released_names.common_prefix(tensors)
+    state_dict = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     try:
-        model_config, variables = released_names.from_torch(state_dict, heads=heads, layers=layers)
+        model_config, variables = from_torch(state_dict, heads=heads, layers=layers)
     except ValueError as error:
         raise UserError(f"{checkpoint} cannot be imported. {error}") from error
     ignored = released_names.ignored_tensors(state_dict)
     used = sorted(state_dict.keys() - {name for names in ignored.values() for name in names})
-    account = {"checkpoint": checkpoint.name, "used": used, "ignored": ignored}
+    account = {"checkpoint": checkpoint.name, "prefix": prefix, "used": used, "ignored": ignored}
     workdirs.write_imported(workdir, recipe, model_config, variables, account)
     print(describe_import(account, model_config, variables))
 
@@ -59,6 +65,7 @@ def describe_import(account: Mapping[str, Any], model_config: ConfigDict, variab
     return "\n".join(
         [
             f"{account['checkpoint']} holds {count} tensors:",
+            *([f"  all names begin with {account['prefix']}, which is left out"] if account["prefix"] else []),
             f"  {len(account['used'])} used: {parameters:,} parameters, {statistics:,} running statistics of BatchNorm",
             *(f"  {len(names)} ignored, {kind}: {abbreviate(names)}" for kind, names in ignored.items()),
             f"Network: {', '.join([widths, *others])}.",
@@ -84,7 +91,7 @@ def export_checkpoint(workdir: str, path: Path) -> None:
     check_file(path)
     config, step, variables = workdirs.read_network(workdir)
     try:
-        tensors = released_names.to_torch(config.model, variables)
+        tensors = to_torch(config.model, variables)
     except ValueError as error:
         raise UserError(f"The run in {workdir} cannot be exported. {error}") from error
     files.write_safetensors(path, tensors, {"heads": str(config.model.heads), "layers": str(config.model.layers)})

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from avshare_jax import sizes
 from avshare_jax.interop import workdirs
 from avshare_jax.models.transformer import TRANSFORMERS
+from avshare_jax.settings import listed
 
 VariablePath = tuple[str, ...]
 
@@ -38,6 +39,7 @@ PARTS = {
     "audio_embedding": "single_audio_embeddings",
     "multimodal_embedding": "multi_embeddings",
 }
+MODULES = {name.partition(".")[0] for name in (*PARTS.values(), *COPIES, LAYER)} | {"visual_conv", "audio_conv"}
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 EMBEDDINGS = {"position": "position_embeddings.weight", "modality": "token_type_embeddings.weight"}
 STEMS = {
@@ -87,8 +89,9 @@ def from_torch(
       The model config, in float32, and `{"params": ..., "batch_stats": ...}` with float32 arrays.
 
     Raises:
-      ValueError: the heads do not divide the width; or naming every tensor that is missing, unknown or of another shape
-        than the others imply, and every `base` that is not the identity, which this network takes it to be.
+      ValueError: the heads do not divide the width; or naming the first ten tensors, and counting the others, that are
+        missing, unknown or of another shape than the others imply, or a `base` that is not the identity, which this
+        network takes it to be.
     """
     left_out = {name for names in ignored_tensors(state_dict).values() for name in names}
     tensors = {name: np.asarray(value) for name, value in state_dict.items() if name not in left_out}
@@ -118,8 +121,22 @@ def from_torch(
         problems += check_bases(wanted, state_dict)
     problems += [f"{name} is unknown" for name in tensors]
     if problems:
-        raise ValueError("These tensors do not fit the AVBERT network: " + "; ".join(problems) + ".")
+        raise ValueError("These tensors do not fit the AVBERT network: " + listed(problems, "; ") + ".")
     return config, traverse_util.unflatten_dict(variables)
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """Returns what wrappers such as `DataParallel` have put before all names, as `module.`; empty where there is none.
+
+    Args:
+      names: of all tensors of a file, which in the released network begin with one of several modules.
+    """
+    prefix = []
+    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1 or parts[0] in MODULES:
+            break
+        prefix.append(parts[0] + ".")
+    return "".join(prefix)
 
 
 def to_torch(model_config: ConfigDict, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -145,7 +162,7 @@ def to_torch(model_config: ConfigDict, variables: Mapping[str, Any]) -> dict[str
     shapes = {path: np.shape(leaf) for path, leaf in flat.items()}
     if shapes != expected:
         wrong = sorted("/".join(path) for path, _ in shapes.items() ^ expected.items())
-        raise ValueError(f"These variables do not fit the model config: {', '.join(dict.fromkeys(wrong))}.")
+        raise ValueError(f"These variables do not fit the model config: {listed(list(dict.fromkeys(wrong)))}.")
     tensors: dict[str, np.ndarray] = {}
     for path, leaf in flat.items():
         tensors |= split(path, np.asarray(leaf, np.float32))
@@ -211,7 +228,7 @@ def check_released(model_config: ConfigDict) -> None:
     if differences:
         raise ValueError(
             "Only a network that differs from the released one in nothing but sizes can be given its names; "
-            f"of this one, {'; '.join(differences)}."
+            f"of this one, {listed(differences, '; ')}."
         )
 
 

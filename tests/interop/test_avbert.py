@@ -25,6 +25,32 @@ def test_imported_workdir(workdir, state_dict, recipe, small):
         claim_workdir(workdir, config, {"name": "demo", "fingerprint": "f00d"})
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.module.net."])
+def test_a_prefix_of_all_names_is_left_out_and_said(tmp_path, state_dict, complete, recipe, workdir, prefix, capsys):
+    np.savez(tmp_path / "avbert.npz", **{prefix + name: x for name, x in complete(state_dict).items()})
+    avbert.import_checkpoint(tmp_path / "avbert.npz", str(tmp_path / "run"), recipe, heads=4)
+    assert f"all names begin with {prefix}, which is left out" in capsys.readouterr().out
+    account, plain = (json.loads((folder / "imported.json").read_text()) for folder in (tmp_path / "run", workdir))
+    assert account == plain | {"prefix": prefix}
+
+
+def test_long_lists_of_names_are_cut(tmp_path, state_dict):
+    np.savez(
+        tmp_path / "avbert.npz", **{f"{number % 2}.{name}": x for number, (name, x) in enumerate(state_dict.items())}
+    )
+    with pytest.raises(SystemExit, match=r"; and [1-9],?\d+ more\.$") as ending:
+        avbert.main([str(tmp_path / "avbert.npz"), "--heads=4", f"--workdir={tmp_path / 'run'}"])
+    assert len(str(ending.value)) < 1500 and str(ending.value).count("missing") == 10
+
+
+def test_the_public_functions_are_where_they_are_documented(state_dict, small):
+    config, variables = avbert.from_torch(state_dict, heads=4)
+    assert config == small[0]
+    tensors = avbert.to_torch(config, variables)
+    for name, tensor in state_dict.items():
+        np.testing.assert_array_equal(tensors[name], tensor, err_msg=name)
+
+
 def test_exported_checkpoint(workdir, state_dict, tmp_path, capsys):
     path = tmp_path / "new" / "ours.safetensors"
     avbert.main([f"--workdir={workdir}", f"--export={path}"])
