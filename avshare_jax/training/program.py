@@ -6,12 +6,14 @@ loops count as often as they run, and bytes are those of the device's main memor
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from avshare_jax.training.flops import places_met
+
+T = TypeVar("T")
 
 COLLECTIVES = (
     "all-reduce",
@@ -23,7 +25,11 @@ COLLECTIVES = (
 )
 
 # What moves nothing by itself: names for values, and what others have started.
-_FREE = re.compile(r"(parameter|constant|tuple|get-tuple-element|bitcast|while|conditional|call|after-all|.*-done)$")
+_FREE = re.compile(
+    r"(parameter|constant|tuple|get-tuple-element|bitcast|while|conditional|call|after-all|opt-barrier|.*-done)$"
+)
+# What reads as much of its first operand as its result holds.
+_READS_A_PART = ("slice", "dynamic-slice", "gather")
 _SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
@@ -198,11 +204,23 @@ class Program:
         if instruction.opcode in ("copy-start", "slice-start"):  # Their results are those and the operand.
             moved = min(shape.bytes for shape in shapes[:2])
             return sum(moved for shape in shapes[:2] if not shape.on_chip)
-        if instruction.opcode in ("slice", "dynamic-slice", "gather"):
-            return sum(shape.bytes for shape in (shapes[0], *operands[0][:1]) if not shape.on_chip and shapes[0].bytes)
+        if instruction.opcode in _READS_A_PART:
+            part, whole = shapes[0], operands[0][0]
+            indices = sum(shape.traffic for shape in operands[1]) if instruction.opcode == "gather" else 0
+            return part.traffic + min(part.bytes, whole.traffic) + indices
         if instruction.opcode == "dynamic-update-slice":
-            return operands[1][0].traffic + (0 if shapes[0].on_chip else operands[1][0].bytes)
+            return operands[1][0].traffic + min(operands[1][0].bytes, shapes[0].traffic)
+        if instruction.opcode == "scatter":
+            return self._scatter_traffic(operands)
         return sum(shape.traffic for shape in shapes) + sum(shape.traffic for group in operands for shape in group)
+
+    def _scatter_traffic(self, operands: Sequence[tuple[Shape, ...]]) -> int:
+        """What a scatter moves: it reads indices and updates, and reads and writes as much of its arrays, in place."""
+        arrays, indices, updates = _scatter_operands(operands)
+        moved = sum(shape.traffic for (shape,) in (indices, *updates))
+        for (array,), (update,) in zip(arrays, updates, strict=True):
+            moved += 2 * min(update.bytes, array.traffic)
+        return moved
 
     def _fusion_traffic(self, fusion: Instruction, computation: Computation) -> int:
         """What a fusion reads and writes; of an array of which it reads or replaces a part, only that part."""
@@ -219,9 +237,8 @@ class Program:
         results = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
         for shape, result in zip(fusion.shapes, results, strict=False):
             result = _through_bitcasts(body, result)
-            if not shape.on_chip:
-                replaced = result.opcode == "dynamic-update-slice"
-                total += body[result.operands[1]].shapes[0].bytes if replaced else shape.bytes
+            replaced = _replaced(result)
+            total += min(body[replaced].shapes[0].bytes, shape.traffic) if replaced else shape.traffic
         return total
 
 
@@ -306,6 +323,21 @@ def _bits(dtype: str) -> int:
     return int(bits[1]) if bits else 8 if dtype == "pred" else 0
 
 
+def _scatter_operands(operands: Sequence[T]) -> tuple[Sequence[T], T, Sequence[T]]:
+    """Splits the operands of a scatter: the arrays, the indices, and the updates of each array."""
+    count = len(operands) // 2
+    return operands[:count], operands[count], operands[count + 1 :]
+
+
+def _replaced(line: Instruction) -> str | None:
+    """The name of what an operation puts into its first operand in place; None where it makes its whole result."""
+    if line.opcode == "dynamic-update-slice":
+        return line.operands[1]
+    if line.opcode == "scatter" and len(line.operands) == 3:
+        return line.operands[2]
+    return None
+
+
 def _through_bitcasts(body: Computation, line: Instruction) -> Instruction:
     while line.opcode == "bitcast" and line.operands[0] in body:
         line = body[line.operands[0]]
@@ -320,8 +352,10 @@ def _bytes_read(body: Computation, name: str, whole: int) -> int:
             continue
         if line.opcode == "bitcast":
             total += _bytes_read(body, line.name, whole)
-        elif line.opcode in ("slice", "dynamic-slice"):
+        elif line.opcode in _READS_A_PART and line.operands[0] == name:
             total += line.shapes[0].bytes
+        elif line.opcode == "scatter" and (replaced := _replaced(line)) and line.operands[0] == name:
+            total += body[replaced].shapes[0].bytes
         elif line.opcode != "dynamic-update-slice" or line.operands[0] != name:
             return whole
     return total

@@ -97,6 +97,58 @@ def test_traffic_is_that_of_main_memory(program):
     assert moved["sum"] == 3 * 16 * 8 * 4
 
 
+UNFUSED = """\
+HloModule parts
+
+%put_rows (p0: f32[1000,512], p1: s32[3,1], p2: f32[3,512]) -> f32[1000,512] {
+  %p0 = f32[1000,512]{1,0} parameter(0)
+  %p1 = s32[3,1]{1,0} parameter(1)
+  %p2 = f32[3,512]{1,0} parameter(2)
+  ROOT %put = f32[1000,512]{1,0} scatter(%p0, %p1, %p2), to_apply=%second
+}
+
+%second (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  ROOT %y = f32[] parameter(1)
+}
+
+%take_rows (p0: f32[1000,512], p1: s32[3,1]) -> f32[3,512] {
+  %p0 = f32[1000,512]{1,0} parameter(0)
+  %p1 = s32[3,1]{1,0} parameter(1)
+  ROOT %rows = f32[3,512]{1,0} gather(%p0, %p1), slice_sizes={1,512}
+}
+
+ENTRY %main (big: f32[1000,512]) -> f32[1000,512] {
+  %big = f32[1000,512]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %three = s32[3,1]{1,0} parameter(2)
+  %chip = f32[1000,512]{1,0:S(1)} parameter(3)
+  %a = f32[1,512]{1,0} slice(%big), slice={[3:4], [0:512]}, metadata={op_name="slice"}
+  %b = f32[1,512]{1,0} dynamic-slice(%big, %i, %i), metadata={op_name="dynamic-slice"}
+  %c = f32[3,512]{1,0} gather(%big, %three), slice_sizes={1,512}, metadata={op_name="gather"}
+  %d = f32[1,512]{1,0} slice(%chip), slice={[3:4], [0:512]}, metadata={op_name="from the chip"}
+  %e = f32[1000,512]{1,0} dynamic-update-slice(%big, %a, %i, %i), metadata={op_name="update"}
+  %f = f32[1000,512]{1,0} scatter(%e, %three, %c), to_apply=%second, metadata={op_name="scatter"}
+  %g = f32[3,512]{1,0} fusion(%f, %three), kind=kLoop, calls=%take_rows, metadata={op_name="fused gather"}
+  ROOT %h = f32[1000,512]{1,0} fusion(%f, %three, %g), kind=kLoop, calls=%put_rows, metadata={op_name="fused scatter"}
+}
+"""
+
+
+def test_operations_on_a_part_of_an_array_move_that_part():
+    row, indices = 512 * 4, 3 * 4
+    assert dict(Program.parse(UNFUSED).traffic()) == {
+        "slice": 2 * row,  # 4,096: read and written
+        "dynamic-slice": 2 * row,
+        "gather": 2 * 3 * row + indices,
+        "from the chip": row,
+        "update": 2 * row,
+        "scatter": 3 * 3 * row + indices,  # Reads the updates and what they change, and writes that.
+        "fused gather": 2 * 3 * row + indices,
+        "fused scatter": 3 * 3 * row + indices,
+    }
+
+
 def compiled_text(function, *shapes):
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     compiled = jax.jit(function).lower(*arguments).compile()
