@@ -46,10 +46,12 @@ wrong_usage() {
   exit 2
 }
 
-# Prints a string for YAML. In arguments and variables Kubernetes would replace $(NAME); $$ stands for a dollar sign.
+# Prints a string for YAML, which has escapes for line ends and tabs. In arguments and variables Kubernetes would replace
+# $(NAME); $$ stands for a dollar sign.
 yaml() {
   local text=${1//\\/\\\\}
   text=${text//\"/\\\"}
+  text=${text//$'\n'/\\n} text=${text//$'\r'/\\r} text=${text//$'\t'/\\t}
   printf '"%s"' "${text//\$/\$\$}"
 }
 
@@ -93,6 +95,18 @@ done
   wrong_usage "--name=$name must be at most 40 lower-case letters, digits and dashes, and begin with a letter."
 [ -n "$image" ] || wrong_usage "--image=IMAGE is missing."
 [ -n "$accelerator" ] || wrong_usage "--accelerator=NAME is missing, for example tpu-v5-lite-podslice."
+label='^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$' dns='^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$'
+[[ $accelerator =~ $label ]] || wrong_usage "--accelerator=$accelerator is no value of a node label."
+[[ ${namespace:-none} =~ $dns ]] || wrong_usage "--namespace=$namespace is no name of a namespace."
+[[ ${service_account:-none} =~ $dns ]] || wrong_usage "--service_account=$service_account is no name of an account."
+for word in "$image" "${environment[@]}" "${arguments[@]}"; do
+  [[ ! ${word//[$'\n\r\t']/} =~ [[:cntrl:]] ]] ||
+    wrong_usage "$(printf '%q' "$word") has a control character, which the JobSet cannot hold."
+done
+for word in "${environment[@]}"; do
+  [[ ${word%%=*} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] ||
+    wrong_usage "--env=$(printf '%q' "$word") must be NAME=VALUE, with a name of letters, digits and underscores."
+done
 for number in slices nodes chips_per_host gpus_per_node grace; do
   [[ ${!number} =~ ^([1-9][0-9]*)?$ ]] || wrong_usage "--$number=${!number} must be a whole number above 0."
 done
@@ -107,7 +121,7 @@ if [ -n "$gpus_per_node" ]; then
   [ -z "$topology$chips_per_host" ] && [ "$slices" = 1 ] ||
     wrong_usage "--topology, --slices and --chips_per_host are for TPUs, --gpus_per_node is for GPUs."
   hosts=$nodes devices="nvidia.com/gpu: $gpus_per_node"
-  selectors=("cloud.google.com/gke-accelerator: $accelerator")
+  selectors=("cloud.google.com/gke-accelerator: \"$accelerator\"")
   # JAX recognizes TPU slices by itself; here it is told. JobSet names the first pod, Kubernetes numbers them.
   port=8476
   distributed=("--coordinator=$name-slice-0-0.$name:$port" "--num_processes=$nodes")
@@ -122,7 +136,7 @@ else
   [ $((chips % chips_per_host)) = 0 ] ||
     wrong_usage "--chips_per_host=$chips_per_host does not divide the $chips chips of a slice of $topology."
   hosts=$((chips / chips_per_host)) devices="google.com/tpu: $chips_per_host"
-  selectors=("cloud.google.com/gke-tpu-accelerator: $accelerator" "cloud.google.com/gke-tpu-topology: $topology")
+  selectors=("cloud.google.com/gke-tpu-accelerator: \"$accelerator\"" "cloud.google.com/gke-tpu-topology: $topology")
   distributed=() process_id=
 fi
 [ -z "$spot" ] || selectors+=('cloud.google.com/gke-spot: "true"')
@@ -147,9 +161,9 @@ jobset() {
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: $name
+  name: "$name"
 YAML
-  [ -z "$namespace" ] || echo "  namespace: $namespace"
+  [ -z "$namespace" ] || echo "  namespace: \"$namespace\""
   if [ -z "$gpus_per_node" ]; then
     # A slice is a node pool: its pods must be together, and alone.
     lines '  ' 'annotations:' '  alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool'
@@ -183,7 +197,7 @@ spec:
               restartPolicy: Never
               terminationGracePeriodSeconds: $grace
 YAML
-  [ -z "$service_account" ] || echo "              serviceAccountName: $service_account"
+  [ -z "$service_account" ] || echo "              serviceAccountName: \"$service_account\""
   lines '              ' 'nodeSelector:'
   lines '                ' "${selectors[@]}"
   cat <<YAML

@@ -41,7 +41,7 @@ trap 'kill "${processes[@]}" 2>/dev/null' INT TERM
 for ((i = 0; i < count; i++)); do
   command=(.venv/bin/python main.py "${arguments[@]}" "--coordinator=localhost:$port" "--num_processes=$count" "--process_id=$i")
   if [ -n "$dry_run" ]; then
-    printf '%s\n' "${command[*]}"
+    printf '%q ' "${command[@]}" && echo
     continue
   fi
   "${command[@]}" > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &

@@ -117,6 +117,24 @@ def test_dry_run_prints_the_command_and_calls_nothing(cluster):
     assert cluster.calls() == []
 
 
+def test_line_ends_of_a_variable_stay(cluster):
+    key = "-----BEGIN KEY-----\nab\tc\r\n-----END KEY-----\n"
+    *_, container = generate(cluster, *TPU, f"--env=KEY={key}")
+    assert {"name": "KEY", "value": key} in container["env"]
+
+
+@pytest.mark.parametrize("word", ["--env=A=\x1b[31m", "--env=A-B=c", "--namespace=a: b", "--accelerator=x\ny: z"])
+def test_what_a_jobset_cannot_hold_is_a_sentence(cluster, word):
+    result = cluster.run("gke.sh", *TPU, word, "--", *ARGUMENTS)
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and not result.stdout
+
+
+@pytest.mark.parametrize("value", ["true", "123", "1e5", "null"])
+def test_values_that_yaml_would_take_for_others_stay_text(cluster, value):
+    jobset, *_ = generate(cluster, *TPU, f"--namespace={value}")
+    assert jobset["metadata"]["namespace"] == value
+
+
 def test_missing_kubectl_is_a_sentence(cluster):
     (cluster.bin / "kubectl").unlink()
     for tool in ("bash", "cat"):

@@ -1,5 +1,6 @@
 """What all scripts have in common, and local.sh."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,15 @@ def test_local_dry_run_prints_the_commands():
 def test_local_needs_a_folder_for_another_config():
     result = run("launch/local.sh", "--dry_run", "--config=configs/pretrain.py")
     assert result.returncode == 2 and "say --workdir=DIR" in result.stderr
+
+
+def test_commands_of_a_simulated_pod_can_be_typed():
+    result = subprocess.run(
+        ["bash", "launch/simulate_pod.sh", "2", "--dry_run", "--workdir=/a b", "--config.note=$x"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    first, _ = map(shlex.split, result.stdout.splitlines())
+    assert first[:4] == [".venv/bin/python", "main.py", "--workdir=/a b", "--config.note=$x"]
