@@ -62,12 +62,14 @@ def load(workdir: str | os.PathLike[str], batch_size: int = 1) -> "Encoder":
       An encoder, whose `encode(path)` returns a media file's features by name.
 
     Raises:
-      UserError: there is no run or no checkpoint in `workdir`.
+      UserError: there is no run or no checkpoint in `workdir`, or JAX cannot start its devices.
     """
     from absl import logging
 
+    from avshare_jax.devices import check_devices
     from avshare_jax.evaluation.encoder import Encoder
 
+    check_devices()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant to be so.
     try:

@@ -20,6 +20,7 @@ from absl import flags
 from avshare_jax import settings
 from avshare_jax.benchmark import checkpoint, compilation, input, parts, peer, scaling, sharing, step
 from avshare_jax.benchmark.figures import describe_machine, format_table, positive
+from avshare_jax.devices import check_devices
 from avshare_jax.outputs import check_file
 
 PARTS = {
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if options.json:
             check_file(options.json)
+        check_devices()
         machine = describe_machine(module.LIBRARIES)
         results = module.measure(options)
         print(format_table(machine, results), flush=True)

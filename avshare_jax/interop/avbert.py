@@ -18,6 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from avshare_jax import schema
+from avshare_jax.devices import check_devices
 from avshare_jax.interop import files, released_names, workdirs
 from avshare_jax.interop.released_names import from_torch, to_torch
 from avshare_jax.outputs import check_file, check_folder
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     quiet_libraries()
     try:
+        check_devices()
         if options.export:
             export_checkpoint(options.workdir, Path(options.export))
         else:

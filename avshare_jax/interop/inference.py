@@ -19,6 +19,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from avshare_jax import models
+from avshare_jax.devices import check_devices
 from avshare_jax.interop import workdirs
 from avshare_jax.interop.exported import PROGRAM, VARIABLES
 from avshare_jax.models.placement import written_for
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     quiet_libraries()
     try:
+        check_devices()
         export_inference(options.workdir, Path(options.output), {name: getattr(options, name) for name in SIZES})
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -22,6 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.devices import check_devices
 from avshare_jax.settings import CRASHED, UserError, reason
 
 RESTART = 75
@@ -32,7 +33,7 @@ SHUTDOWN_SECONDS = 15
 
 
 def connect(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout_seconds: int) -> None:
-    """Connects the processes of a run; call it before anything else of JAX.
+    """Connects the processes of a run and starts their devices; call it before anything else of JAX.
 
     Without flags it does so only where JAX recognizes a cluster, and leaves a single machine as it is. With them,
     process 0 listens on the addresses of the named host, see `bind_address`. Only process 0 keeps its standard output.
@@ -44,7 +45,8 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
       timeout_seconds: after which a process ends whose peer has died, or has not come at the start.
 
     Raises:
-      UserError: some of the flags are missing or wrong, the port is taken, or the others cannot be reached.
+      UserError: some of the flags are missing or wrong, the port is taken, the others cannot be reached, or JAX cannot
+        start its devices.
     """
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given) and None in given:
@@ -63,12 +65,13 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
     except ValueError as error:
         if coordinator is not None:
             raise UserError(f"The processes cannot be connected: {error}.") from error
-        return  # This is no cluster.
+        # This is no cluster.
     except RuntimeError as error:
         raise UserError(
             f"The other processes were not there within {timeout_seconds} s ({str(error).splitlines()[0]}): start all "
             "of them, and let --coordinator name process 0."
         ) from error
+    check_devices()
     if jax.process_index() > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
 
