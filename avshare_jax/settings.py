@@ -10,6 +10,7 @@ import re
 import resource
 import runpy
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ FindMistakes = Callable[[Mapping[str, Any]], list[str]]
 
 CRASHED = 70
 """Exit code after an error in the program: EX_SOFTWARE. 1 would say that the user made a mistake."""
+
+
+SECONDS_TO_END = 60.0
+"""How long a process that is done may take to end; several say farewell to each other, which takes some."""
 
 
 class UserError(Exception):
@@ -87,7 +92,23 @@ def run(
             traceback.print_exc()
             sys.exit(CRASHED)
 
-    app.run(guarded, flags_parser=parse)
+    with ending_surely():
+        app.run(guarded, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def ending_surely(seconds: float = SECONDS_TO_END) -> Iterator[None]:
+    """Ends the process `seconds` after what is inside has ended, should threads of libraries keep it from ending."""
+    code = 0
+    try:
+        yield
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        raise
+    finally:
+        timer = threading.Timer(seconds, os._exit, [code])
+        timer.daemon = True
+        timer.start()
 
 
 def _flag_sentence(error: str) -> str:

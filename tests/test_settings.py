@@ -1,6 +1,9 @@
 """Mistakes on the command line end in a sentence."""
 
+import contextlib
 import resource
+import subprocess
+import sys
 import sys
 
 import pytest
@@ -140,6 +143,7 @@ def run(monkeypatch, config_file):
     """Runs a binary of these arguments; returns what `main` got, and how the process ended."""
     known, parsed = set(flags.FLAGS), flags.FLAGS.is_parsed()
     monkeypatch.setattr(settings, "quiet_libraries", lambda: None)
+    monkeypatch.setattr(settings, "ending_surely", contextlib.nullcontext)  # It would end the tests.
     flags.DEFINE_integer("test_settings_count", None, "of something", lower_bound=1)
     flags.DEFINE_bool("test_settings_fast", None, "or slow")
     own = set(flags.FLAGS)
@@ -228,3 +232,25 @@ def test_as_many_files_may_be_opened_as_the_system_allows():
 def test_shortages_end_with_a_sentence_that_no_launcher_retries(run, error, sentence):
     _, code = run(error=error)
     assert code.startswith(f"error: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [("pass", 0, ""), ("raise UserError('Wrong.')", 1, "error: Wrong.\n"), ("sys.exit(75)", 75, "")],
+)
+def test_a_thread_that_hangs_does_not_keep_the_process_from_ending(config_file, ending, code, said):
+    """As those of Orbax do that wait for another process; Python itself would wait for them."""
+    program = f"""
+import functools, sys, threading
+from avshare_jax import settings
+from avshare_jax.settings import UserError
+settings.ending_surely = functools.partial(settings.ending_surely, 0.1)
+
+def main(config):
+    threading.Thread(target=threading.Event().wait).start()
+    {ending}
+
+settings.run(main, {config_file!r}, lambda values: [])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (code, said)

@@ -24,6 +24,7 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 from avshare_jax.settings import UserError, differences
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.hosts import first_process_first, gather
+from avshare_jax.training.ownership import Ownership
 from avshare_jax.training.step import TrainState
 
 # What makes a run another one when it changes, beside its data set.
@@ -47,7 +48,20 @@ class Checkpoints:
     """Saves and restores the state of one run. A context manager: leaving it waits until all saves are on disk."""
 
     def __init__(self, workdir: epath.PathLike, kept: int):
-        """Opens `workdir`/checkpoints for writing and keeps the latest `kept` of them."""
+        """Opens `workdir`/checkpoints for writing and keeps the latest `kept` of them.
+
+        Raises:
+          UserError: another run has the workdir, or it cannot be written.
+        """
+        check_workdir(workdir)
+        self.ownership = Ownership(workdir)
+        try:
+            self._open(workdir, kept)
+        except BaseException:
+            self.ownership.release()
+            raise
+
+    def _open(self, workdir: epath.PathLike, kept: int) -> None:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=LatestN(kept),
             # What a killed process left half written.
@@ -61,8 +75,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        failure = self._finish_last()
-        self._manager.close()
+        try:
+            failure = self._finish_last()
+            self._manager.close()
+        finally:
+            self.ownership.release()
         if failure and kind is None:
             raise UserError(f"{failure} Make room and give the same command again to go on from there.")
 
@@ -78,6 +95,7 @@ class Checkpoints:
         """
         if failure := self._finish_last():
             print(f"{failure} Training goes on.", flush=True)
+        self.ownership.check()
         step = int(state.step)
         if step != self.latest_step():
             items = _items(state)

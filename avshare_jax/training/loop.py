@@ -151,7 +151,8 @@ def take_steps(
             if step < config.total_steps:
                 batch = shard_batch(next_batch(batches, metrics, watcher, goodput), mesh, config.sharding)
             profiles.finish(step, metrics)
-            ending = preemption.is_due(step)
+            if ending := preemption.is_due(step):
+                checkpoints.ownership.note_ending()
             if step % config.checkpoint_every == 0 or step == config.total_steps or ending:
                 # The line of this step comes before its checkpoint: a resumed run would not write it again.
                 reporter.report(*pending)

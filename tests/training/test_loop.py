@@ -86,6 +86,32 @@ def test_a_warning_is_heeded_while_it_trains_and_reaches_others_afterwards(train
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_second_training_is_refused_and_harms_nothing(linear_config, linear_task, step_batches, train, tmp_path):
+    """It is started while the first one trains, between its checkpoints."""
+    expected = train(tmp_path / "alone")
+    refused = []
+
+    def make_batches(start_step):
+        for step, batch in enumerate(step_batches()(start_step)):
+            if step == 6:
+                with pytest.raises(UserError, match=r"is being written by process \d+ on .* another --workdir"):
+                    train(tmp_path / "run", total_steps=3)
+                refused.append(step)
+            yield batch
+
+    loop.train(
+        linear_config,
+        tmp_path / "run",
+        task=linear_task,
+        make_batches=make_batches,
+        dataset_identity={"name": "lines", "fingerprint": "1"},
+        mesh=mesh.make_mesh(linear_config.mesh),
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert refused and learned(lines) == learned(expected)
+    assert checkpoints.latest_step(tmp_path / "run") == 8
+
+
 def test_finished_run_does_nothing(train, tmp_path, capsys):
     before = train(tmp_path)
     assert train(tmp_path) == before
