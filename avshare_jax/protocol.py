@@ -109,11 +109,13 @@ def earlier_test(eval_config: ConfigDict, folder: str, step: int) -> dict[str, A
     from avshare_jax.data.mixtures import dataset_names
     from avshare_jax.evaluation.opening import trained_fingerprint
     from avshare_jax.evaluation.runs import evaluation_file
+    from avshare_jax.training.checkpoints import load_identity, read_object
 
     path = evaluation_file(folder, step)
     if not path.exists():
         return None
-    evaluation, trained_on = (json.loads(file.read_text()) for file in (path, path.parent.parent / "dataset.json"))
+    fields = {"dataset": dict, "overlap": (dict, type(None)), "views": dict, "measures": dict}
+    evaluation, trained_on = read_object(path, fields), load_identity(path.parent.parent)
     name = dataset_names(eval_config.data.name)[0]
     data, overlap, exclude = evaluation["dataset"], evaluation["overlap"], eval_config.exclude_pretraining_videos
     if overlap:  # Where nothing is in common, there is nothing to leave out.

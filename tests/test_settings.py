@@ -4,7 +4,6 @@ import contextlib
 import resource
 import subprocess
 import sys
-import sys
 
 import pytest
 from absl import flags

@@ -27,7 +27,7 @@ from avshare_jax.evaluation.runs import draw, record, writing_measures
 from avshare_jax.models.avbert import INPUTS
 from avshare_jax.progress import stage, with_progress
 from avshare_jax.settings import UserError
-from avshare_jax.training.checkpoints import restore_variables
+from avshare_jax.training.checkpoints import load_identity, restore_variables
 from avshare_jax.training.classification import Batch, Classification, Variables
 from avshare_jax.training.finetune import check_classes, check_labels, check_positions
 from avshare_jax.training.hosts import gather
@@ -159,7 +159,7 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
     data, test = run_config.data, run_config.test
     if test.crop > test.short_side:
         raise UserError(f"config.test.crop={test.crop} must be at most config.test.short_side={test.short_side}.")
-    dataset = open_known_dataset(data, workdir, json.loads((workdir / "dataset.json").read_text()))
+    dataset = open_known_dataset(data, workdir, load_identity(workdir))
     check_labels(Mixture((dataset,)), Classification(run_config).multi_label)
     check_classes(dataset.name, dataset.class_names, run_config.task.class_names, f"the run in {workdir}")
     if not dataset.num_videos(data.eval_split):

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +30,7 @@ from avshare_jax.evaluation.runs import draw, evaluation_file, record
 from avshare_jax.evaluation.summary import NO_HEADS, format_table, summary
 from avshare_jax.progress import stage, with_progress
 from avshare_jax.settings import UserError
-from avshare_jax.training.checkpoints import restore_network, restore_variables
+from avshare_jax.training.checkpoints import load_identity, restore_network, restore_variables
 from avshare_jax.training.goodput import read_lines, summarize
 from avshare_jax.training.pretraining import Pretraining
 
@@ -251,7 +250,7 @@ def open_run(config: ConfigDict, workdir: epath.PathLike, step: int | None = Non
     workdir, run_config, step = open_checkpoint(workdir, step)
     with run_config.ignore_type():  # The data set of imported weights is None.
         set_chosen(run_config.data, config.data)
-    trained_on = json.loads((workdir / "dataset.json").read_text())
+    trained_on = load_identity(workdir)
     dataset = open_evaluated(run_config, workdir, trained_on)
     splits = {"train": run_config.data.train_split, "test": run_config.data.eval_split}
     num_videos = {name: min(config.max_videos, dataset.num_videos(split)) for name, split in splits.items()}

@@ -5,7 +5,6 @@ of Kinetics-700. What cannot be compared is said and never counted as clean.
 """
 
 import collections
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from avshare_jax.data.names import composed
 from avshare_jax.data.outcomes import MISSING, NO_AUDIO, NO_VIDEO, REJECTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.sources.listing import Video
 from avshare_jax.settings import UserError
-from avshare_jax.training.checkpoints import load_config
+from avshare_jax.training.checkpoints import load_config, load_identity
 
 IN_DATASET = (USED, NO_AUDIO, NO_VIDEO)
 EXAMPLES = 5
@@ -173,7 +172,7 @@ def trained_on(workdir: epath.PathLike) -> tuple[list[TrainedOn], list[str]]:
     while True:
         visited.add(str(epath.Path(workdir).resolve()))
         config = load_config(workdir)
-        identity = json.loads((epath.Path(workdir) / "dataset.json").read_text())
+        identity = load_identity(workdir)
         if identity["name"] is None:
             return list(found), ["The weights were imported, and nothing says which videos they have seen."]
         for name, fingerprint in zip(identity["name"].split("+"), identity["fingerprint"].split("+"), strict=True):

@@ -11,6 +11,7 @@ from avshare_jax.evaluation import plots
 from avshare_jax.evaluation.page import format_page
 from avshare_jax.evaluation.plots import SheetRow
 from avshare_jax.evaluation.retrieval import true_pair_ranks
+from avshare_jax.training.metrics import kept_lines
 
 NEIGHBORS = 2
 
@@ -53,9 +54,8 @@ def write_report(
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """Reads a metrics.jsonl file, one object per logged step; a last line that is still being written is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Reads a metrics.jsonl file, one object per logged step; lines that were cut short or damaged are left out."""
+    return [json.loads(line) for line in kept_lines(path)]
 
 
 def sheet_rows(scores: np.ndarray, captions: list[str], num_rows: int) -> list[SheetRow]:

@@ -14,6 +14,7 @@ from avshare_jax import models
 from avshare_jax.settings import UserError
 from avshare_jax.training.checkpoints import (
     Checkpoints,
+    check_finite,
     claim_workdir,
     latest_step,
     load_config,
@@ -38,8 +39,8 @@ def write_imported(
       account: where the network comes from, written to WORKDIR/imported.json; JSON values.
 
     Raises:
-      UserError: the workdir holds a run or cannot be written, or the recipe has more clips than the network has
-        positions.
+      UserError: the workdir holds a run or cannot be written, the recipe has more clips than the network has positions,
+        or weights are not finite.
     """
     if (epath.Path(workdir) / "config.json").exists():
         raise UserError(f"The workdir {workdir} holds a run already: choose another --workdir.")
@@ -48,6 +49,7 @@ def write_imported(
             f"The recipe cuts {recipe.data.num_clips} clips, but the network has {model_config.positions} positions, "
             f"one of them for BOS: choose a --config with at most {model_config.positions - 1} clips."
         )
+    check_finite(variables, "The file")
     config = recipe.copy_and_resolve_references()
     with config.unlocked(), config.ignore_type():
         config.name, config.model, config.total_steps, config.data.name = "avbert", model_config, 0, None

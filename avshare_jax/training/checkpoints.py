@@ -16,12 +16,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import LatestN
 
-from avshare_jax.settings import UserError, differences
+from avshare_jax.settings import UserError, differences, reason
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.hosts import first_process_first, gather
 from avshare_jax.training.ownership import Ownership
@@ -34,6 +36,15 @@ UNANNOUNCED = (
     *("data.data_dir", "data.num_workers", "data.prefetch", "demo.videos_dir"),
     *("mesh", "sharding", "memory.remat", "log_every", "checkpoint_every", "checkpoints_kept", "peer_timeout_seconds"),
 )
+
+
+NAMES_SHOWN = 10
+# What every config.json has, whatever is trained.
+CONFIG_FIELDS = {"name": str, "seed": int, "total_steps": int, "model": dict, "data": dict}
+# Of a whole checkpoint.
+ITEMS = ("variables", "trainer")
+PARTS = (*ITEMS, "checksums")
+READ_ONLY = ocp.CheckpointManagerOptions(read_only=True, create=False)
 
 
 class DamagedCheckpointError(Exception):
@@ -68,6 +79,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         self._directory, self._options = _directory(workdir), options
+        self._set_aside_incomplete()
         self._manager = ocp.CheckpointManager(self._directory, options=options)
         self._last: int | None = None  # The step whose checkpoint may still be in the writing.
 
@@ -117,19 +129,49 @@ class Checkpoints:
         restored = _restore(self._manager, step, {name: ocp.args.StandardRestore(item) for name, item in items.items()})
         return TrainState(**restored["variables"], **restored["trainer"])
 
+    def verify_latest(self) -> None:
+        """Reads the last checkpoint and compares its checksums; `DamagedCheckpointError` where it is damaged.
+
+        It needs no shapes, so that neither a data set nor a compiled program has to be there.
+        """
+        step, failure = self.latest_step(), None
+        try:
+            with _reader(self._directory.parent) as reader:
+                items = {name: _as_numpy(self._directory / str(step) / name) for name in ITEMS}
+                restored = _restore(reader, step, items)
+            if len(jax.tree.leaves([restored[name] for name in ITEMS])) != len(restored["checksums"]):
+                failure = f"The checkpoint of step {step} in {self._directory} lacks arrays."
+        except DamagedCheckpointError as error:
+            failure = str(error)
+        if failures := [problem for problem in gather(failure) if problem]:
+            raise DamagedCheckpointError(failures[0])
+
     def set_aside_latest(self) -> epath.Path:
         """Moves the last checkpoint, which is damaged, out of the way; returns where it is now."""
         step = self.latest_step()
-        aside = self._directory.parent / "damaged" / str(step)
         with first_process_first("set aside"):
             if (self._directory / str(step)).exists():
-                aside.parent.mkdir(exist_ok=True)
-                if aside.exists():
-                    aside.rmtree()
-                (self._directory / str(step)).rename(aside)
+                self._set_aside(step)
         self._manager.close()
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
-        return aside
+        return self._aside(step)
+
+    def _set_aside_incomplete(self) -> None:
+        """Moves folders away that are called as checkpoints, but are none: Orbax goes by their names."""
+        with first_process_first("incomplete"):
+            for step in sorted(_named_steps(self._directory) - set(_complete_steps(self._directory))):
+                self._set_aside(step)
+                print(f"The checkpoint of step {step} is not whole. It is now in {self._aside(step)}.", flush=True)
+
+    def _aside(self, step: int) -> epath.Path:
+        return self._directory.parent / "damaged" / str(step)
+
+    def _set_aside(self, step: int) -> None:
+        aside = self._aside(step)
+        aside.parent.mkdir(exist_ok=True)
+        if aside.exists():
+            aside.rmtree()
+        (self._directory / str(step)).rename(aside)
 
     def _finish_last(self) -> str:
         """Waits for the checkpoint that is being written; returns a sentence where that failed, else nothing."""
@@ -147,10 +189,8 @@ class Checkpoints:
 
 def latest_step(workdir: epath.PathLike) -> int | None:
     """Returns the last step with a complete checkpoint under `workdir`; None where there is none."""
-    if not _directory(workdir).exists():
-        return None
-    with _reader(workdir) as manager:
-        return manager.latest_step()
+    # What process 0 sees, in all processes.
+    return gather(max(saved_steps(workdir), default=None))[0]
 
 
 def restore_variables(workdir: epath.PathLike, step: int, abstract_variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,12 +202,14 @@ def restore_variables(workdir: epath.PathLike, step: int, abstract_variables: Ma
       abstract_variables: `{"params", "batch_stats"}` of `jax.ShapeDtypeStruct` (with shardings, where they matter).
 
     Raises:
-      UserError: its arrays are not those, or damaged.
+      UserError: its arrays are not those, damaged or not finite.
     """
     target = {name: abstract_variables.get(name, {}) for name in ("params", "batch_stats")}
     with _reader(workdir) as manager:
         _check_fits(manager, step, target)
-        return _restore_or_end(manager, step, ocp.args.StandardRestore(target))
+        restored = _restore_or_end(manager, step, ocp.args.StandardRestore(target))
+    check_finite(restored, f"The checkpoint of step {step} in {workdir}")
+    return restored
 
 
 def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +222,7 @@ def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapp
         shardings.
 
     Raises:
-      UserError: the checkpoint's arrays are not those of the network, or damaged.
+      UserError: the checkpoint's arrays are not those of the network, damaged or not finite.
     """
     target = {name: {"network": abstract_variables[name]} for name in ("params", "batch_stats")}
     # Without `partial_restore`, the heads would have to be asked for as well.
@@ -190,7 +232,25 @@ def restore_network(workdir: epath.PathLike, step: int, abstract_variables: Mapp
     with _reader(workdir) as manager:
         _check_fits(manager, step, target, partly=True)
         restored = _restore_or_end(manager, step, restore)
+    check_finite(restored, f"The checkpoint of step {step} in {workdir}")
     return {name: tree["network"] for name, tree in restored.items()}
+
+
+def check_finite(variables: Mapping[str, Any], where: str) -> None:
+    """Raises `UserError` where numbers in a tree of arrays are NaN or infinite; `where` begins its sentence."""
+    finite = jax.device_get(_are_finite(variables))
+    leaves = jax.tree_util.tree_leaves_with_path(finite)
+    if bad := [jax.tree_util.keystr(path, simple=True, separator="/") for path, whole in leaves if not whole]:
+        more = f" and {len(bad) - NAMES_SHOWN} more" if len(bad) > NAMES_SHOWN else ""
+        raise UserError(
+            f"{where} holds numbers that are not finite, in {len(bad)} of {len(leaves)} arrays: "
+            f"{', '.join(bad[:NAMES_SHOWN])}{more}. Nothing can be computed from them: take other weights."
+        )
+
+
+@jax.jit
+def _are_finite(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
 def saved_shapes(workdir: epath.PathLike, step: int) -> dict[str, tuple[int, ...]]:
@@ -208,23 +268,75 @@ def saved_shapes(workdir: epath.PathLike, step: int) -> dict[str, tuple[int, ...
 def saved_steps(workdir: epath.PathLike) -> list[int]:
     """The steps that have a complete checkpoint under `workdir`, ascending.
 
-    Any process may ask, without the others: Orbax's manager would wait for them.
+    Any process may ask, without the others: Orbax's manager would wait for them, and goes by the names of folders.
     """
-    return sorted(ocp.utils.checkpoint_steps(_directory(workdir)))
+    return _complete_steps(_directory(workdir))
 
 
 def load_config(workdir: epath.PathLike) -> ConfigDict:
     """Returns the config that the run in `workdir` was started with.
 
     Raises:
-      UserError: there is no run in `workdir`.
+      UserError: there is no run in `workdir`, or its config.json is damaged.
     """
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(
             f"There is no run in {workdir} (it has no config.json): train one with main.py --workdir={workdir}."
         )
-    return ConfigDict(_tuples(json.loads(path.read_text())))
+    content = read_object(path, CONFIG_FIELDS)
+    try:
+        return ConfigDict(_tuples(content))
+    except (TypeError, ValueError, AttributeError) as error:  # Names that no field can have.
+        raise _damaged(path, reason(error)) from error
+
+
+def load_identity(workdir: epath.PathLike) -> dict[str, str | None]:
+    """Returns `name` and `fingerprint` of the data set of the run in `workdir`, both None for imported weights.
+
+    Raises:
+      UserError: the run's dataset.json is damaged or missing.
+    """
+    path = epath.Path(workdir) / "dataset.json"
+    identity = read_object(path, {"name": (str, type(None)), "fingerprint": (str, type(None))})
+    parts = [value and value.count("+") for value in identity.values()]
+    if len(set(parts)) > 1:  # Those of several data sets are joined by it.
+        raise _damaged(path, "it has not one fingerprint for each name")
+    return identity
+
+
+def read_object(path: epath.Path, fields: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """Reads a JSON object that a run has written.
+
+    Args:
+      path: of the file.
+      fields: which it must have, and of which types.
+
+    Raises:
+      UserError: it cannot be read, or lacks a field, or has one of another type.
+    """
+    try:
+        content = json.loads(path.read_text(), parse_constant=_no_nan)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, reason(error)) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, f"it holds a {type(content).__name__} instead of fields by name")
+    for name, types in fields.items():
+        if name not in content:
+            raise _damaged(path, f"it has no {name}")
+        if not isinstance(content[name], types) or isinstance(content[name], bool):
+            raise _damaged(path, f"its {name} is {content[name]!r}")
+    return content
+
+
+def _no_nan(name: str) -> float:
+    if name == "NaN":
+        raise ValueError("it holds NaN where a number should be")
+    return float(name)
+
+
+def _damaged(path: epath.Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged or was edited ({why}): restore it from a copy, or choose another run.")
 
 
 def check_workdir(workdir: epath.PathLike) -> None:
@@ -259,9 +371,9 @@ def check_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str,
     path = epath.Path(workdir)
     if not (path / "config.json").exists():
         return []
-    changed = list(differences(json.loads((path / "config.json").read_text()), _plain(config)))
+    changed = list(differences(read_object(path / "config.json", CONFIG_FIELDS), _plain(config)))
     another = [difference for difference in changed if difference[0].startswith(IDENTITY)]
-    another += differences(json.loads((path / "dataset.json").read_text()), dict(dataset), "dataset.")
+    another += differences(load_identity(path), dict(dataset), "dataset.")
     if another:
         phrases = ", ".join(f"{name} is {old} and not {new}" for name, old, new in another)
         raise UserError(
@@ -330,6 +442,10 @@ def _restore(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]
         raise DamagedCheckpointError(
             f"The checkpoint of step {step} in {manager.directory} cannot be read ({_first_line(error)})."
         ) from error
+    if saved.get("trainer/step") != tree_checksums(jnp.int32(step))[""]:
+        raise DamagedCheckpointError(
+            f"The checkpoint of step {step} in {manager.directory} holds the state of another step."
+        )
     found = tree_checksums({name: restored[name] for name in items})
     if changed := [name for name, checksum in found.items() if saved.get(name) != checksum]:
         raise DamagedCheckpointError(
@@ -347,15 +463,44 @@ def _restore_or_end(manager: ocp.CheckpointManager, step: int, argument: Any) ->
     except DamagedCheckpointError as error:
         failure = error
     if failures := [problem for problem in gather(failure and str(failure)) if problem]:
+        imported = (epath.Path(manager.directory).parent / "imported.json").exists()
+        again = "Run main.py on the workdir again, which goes on from the checkpoint before, or remove that step."
         raise UnusableCheckpointError(
-            f"{failures[0]} Run main.py on the workdir again, which goes on from the checkpoint before, or remove that "
-            "step."
+            f"{failures[0]} {'Import it again, into another workdir.' if imported else again}"
         ) from failure
     return variables
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _named_steps(directory: epath.Path) -> set[int]:
+    """Steps by the names of finished folders: those in the writing are called otherwise, or marked."""
+    if not directory.exists():
+        return set()
+    named = [path for path in directory.iterdir() if path.name.isdecimal() and str(int(path.name)) == path.name]
+    return {int(path.name) for path in named if ocp.utils.is_checkpoint_finalized(path)}
+
+
+def _complete_steps(directory: epath.Path) -> list[int]:
+    """Steps of the folders that have all parts of a checkpoint, ascending."""
+    return sorted(
+        step for step in _named_steps(directory) if all((directory / str(step) / part).exists() for part in PARTS)
+    )
+
+
+def _as_numpy(item: epath.Path) -> ocp.args.PyTreeRestore:
+    """Has Orbax restore an item to the memory of this process, whichever devices it was saved from."""
+    try:
+        tree = ocp.PyTreeCheckpointer().metadata(item).item_metadata.tree
+    except Exception as error:  # None without a tree, or whatever the file's reader raised.
+        raise DamagedCheckpointError(
+            f"The checkpoint of step {item.parent.name} in {item.parent.parent} is damaged: nothing says which arrays "
+            f"{item.name} has."
+        ) from error
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return ocp.args.PyTreeRestore(restore_args=as_numpy)
 
 
 def _directory(workdir: epath.PathLike) -> epath.Path:
@@ -365,9 +510,7 @@ def _directory(workdir: epath.PathLike) -> epath.Path:
 
 def _reader(workdir: epath.PathLike) -> ocp.CheckpointManager:
     """A manager that changes nothing, safe beside a training process."""
-    return ocp.CheckpointManager(
-        _directory(workdir), options=ocp.CheckpointManagerOptions(read_only=True, create=False)
-    )
+    return ocp.CheckpointManager(_directory(workdir), options=READ_ONLY)
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:

@@ -10,6 +10,7 @@ the last one that is done, and `seconds` what was spent on each cause since its 
 """
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -204,13 +205,16 @@ class Goodput:
 
 
 def read_lines(path: epath.Path) -> list[dict[str, Any]]:
-    """Reads a goodput.jsonl; none where there is no such file. Lines that a kill cut short are left out."""
+    """Reads a goodput.jsonl; none where there is no such file. Lines that were cut short or damaged are left out."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+            numbers = [line["process"], line["start_step"], line["step"], *line["seconds"].values()]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
+        if all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            lines.append(line)
     return lines
 
 

@@ -81,6 +81,11 @@ def train(
         while True:
             start_step = checkpoints.latest_step() or 0
             if start_step >= config.total_steps:
+                try:
+                    checkpoints.verify_latest()
+                except DamagedCheckpointError as damage:
+                    set_aside(checkpoints, damage)
+                    continue
                 print(f"Nothing to do: the run has its {config.total_steps} steps.")
                 return
             claim_workdir(workdir, config, dataset_identity)
@@ -95,8 +100,7 @@ def train(
                         config, task, mesh, batch, checkpoints, goodput, is_trained, make_optimizer, start_from
                     )
                 except DamagedCheckpointError as damage:
-                    aside = checkpoints.set_aside_latest()
-                    print(f"{damage} It is now in {aside}; going back to the one before.", flush=True)
+                    set_aside(checkpoints, damage)
                     continue
                 with (
                     Reporter(config, workdir, start_step, shown_metrics, measure_input, goodput) as reporter,
@@ -117,6 +121,12 @@ def train(
                     )
             goodput.turn_to(CHECKPOINTS)  # Leaving the context waits for the last one.
             return
+
+
+def set_aside(checkpoints: Checkpoints, damage: DamagedCheckpointError) -> None:
+    """Moves the last checkpoint, which is damaged, out of the way, and says so."""
+    aside = checkpoints.set_aside_latest()
+    print(f"{damage} It is now in {aside}; going back to the one before.", flush=True)
 
 
 def take_steps(

@@ -126,10 +126,19 @@ def open_summaries(folder: epath.PathLike) -> Any:
     return metric_writers.SummaryWriter(str(folder))
 
 
-def kept_lines(path: epath.Path, last_step: int) -> list[str]:
-    """Returns the lines of a `metrics.jsonl` up to `last_step`; a line cut short by a kill is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+def kept_lines(path: epath.Path, last_step: float = math.inf) -> list[str]:
+    """Returns the lines of a `metrics.jsonl` up to `last_step`; lines that were cut short or damaged are left out."""
+    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n") and _step_of(line) <= last_step]
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; NaN, which is never up to another one, where it has none."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.nan
+    return step if type(step) is int else math.nan
 
 
 class Progress:

@@ -251,3 +251,57 @@ def test_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written .*choose another --workdir"):
         checkpoints.check_workdir(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config", "", "Expecting value"),
+        ("config", "[1]", "it holds a list instead of fields"),
+        ("config", '{"name": "x", "seed": 3', "Expecting"),
+        ("config", '{"seed": NaN}', "NaN where a number should be"),
+        ("config", "{}", "it has no name"),
+        ("config", '{"name": "x", "seed": "3"}', "its seed is '3'"),
+        ("config", '{"name": "x", "seed": true}', "its seed is True"),
+        ("config", '{"name": "x", "seed": 3, "total_steps": 8, "model": [], "data": {}}', r"its model is \[\]"),
+        ("config", b"\xff\xfe", "codec can't decode"),
+        ("dataset", "null", "it holds a NoneType instead of fields"),
+        ("dataset", '{"name": "lines"}', "it has no fingerprint"),
+        ("dataset", '{"name": "lines", "fingerprint": 5}', "its fingerprint is 5"),
+        ("dataset", '{"name": "a+b", "fingerprint": "1"}', "not one fingerprint for each name"),
+        ("dataset", None, "No such file"),
+    ],
+)
+def test_a_damaged_record_of_the_run_is_a_sentence(linear_config, tmp_path, name, content, words):
+    checkpoints.claim_workdir(tmp_path, linear_config, IDENTITY)
+    path = tmp_path / f"{name}.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    load = {"config": checkpoints.load_config, "dataset": checkpoints.load_identity}[name]
+    for read in (load, lambda workdir: checkpoints.check_run(workdir, linear_config, IDENTITY)):
+        with pytest.raises(UserError, match=rf"{name}.json is damaged or was edited \(.*{words}.*\): restore it"):
+            read(tmp_path)
+
+
+def test_the_records_of_a_run_come_back(linear_config, tmp_path):
+    checkpoints.claim_workdir(tmp_path, linear_config, {"name": "a+b", "fingerprint": "1+2"})
+    assert checkpoints.load_identity(tmp_path) == {"name": "a+b", "fingerprint": "1+2"}
+    checkpoints.claim_workdir(tmp_path / "imported", linear_config, {"name": None, "fingerprint": None})
+    assert checkpoints.load_identity(tmp_path / "imported") == {"name": None, "fingerprint": None}
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_named(state, tmp_path, number):
+    kernel = state.params["linear"]["kernel"].at[1, 1].set(number)
+    layers = {f"layer_{place:02d}": {"kernel": kernel} for place in range(12)}
+    state = state.replace(params={"network": {"head": state.params["linear"], **layers}}, batch_stats={"network": {}})
+    with checkpoints.Checkpoints(tmp_path, kept=1) as saved:
+        saved.save(state)
+    with pytest.raises(UserError, match="not finite, in 12 of 14 arrays") as ending:
+        checkpoints.restore_variables(tmp_path, 1, abstract(state.variables))
+    names = [f"params/network/layer_{place:02d}/kernel" for place in range(10)]
+    assert f": {', '.join(names)} and 2 more. " in str(ending.value)
+    with pytest.raises(UserError, match="not finite, in 12 of 14 arrays"):
+        network = {name: tree["network"] for name, tree in abstract(state.variables).items()}
+        checkpoints.restore_network(tmp_path, 1, network)

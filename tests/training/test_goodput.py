@@ -132,6 +132,20 @@ def test_a_damaged_checkpoint_costs_the_steps_after_the_one_before(clock, start,
     assert second.of_run()[LOST] == pytest.approx(2)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"process": None}, {"step": "5"}, {"seconds": [1]}, {"seconds": {"steps": None}}, {"start_step": True}),
+        {"seconds": {"steps": float("nan")}},
+    ],
+)
+def test_damaged_lines_are_left_out(tmp_path, damage):
+    good = {"process": 1.5, "start_step": 0, "step": 5, "seconds": {"steps": 2.0}}
+    path = epath.Path(tmp_path) / "goodput.jsonl"
+    path.write_text("\n".join(map(json.dumps, (good, {**good, **damage}, [good], {}, good))))
+    assert goodput.read_lines(path) == [good, good]
+
+
 def test_lines_cut_short_by_a_kill_are_left_out(clock, start, tmp_path):
     with pytest.raises(KeyboardInterrupt), start() as first:
         first.open(tmp_path, 0)

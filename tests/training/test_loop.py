@@ -1,6 +1,7 @@
 """The loop: resuming, logging, and what happens where the loss is not finite, on a task that takes no time."""
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -116,6 +117,39 @@ def test_finished_run_does_nothing(train, tmp_path, capsys):
     before = train(tmp_path)
     assert train(tmp_path) == before
     assert "Nothing to do" in capsys.readouterr().out
+
+
+def flip_a_byte(checkpoint):
+    """In the middle of the largest file, where the arrays are."""
+    path = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_a_finished_run_whose_last_checkpoint_is_damaged_is_repaired(train, tmp_path, capsys):
+    before = train(tmp_path)
+    flip_a_byte(tmp_path / "checkpoints" / "8")
+    assert learned(train(tmp_path)) == learned(before)
+    said = capsys.readouterr().out
+    assert "Resuming from the checkpoint of step 4" in said and "Nothing to do" not in said
+    assert (tmp_path / "damaged" / "8").is_dir() and checkpoints.latest_step(tmp_path) == 8
+    train(tmp_path)
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["nothing", "a part", "another step"])
+def test_a_folder_is_not_a_checkpoint_because_of_its_name(train, tmp_path, capsys, content):
+    train(tmp_path, total_steps=4)
+    imposter = tmp_path / "checkpoints" / "999999999"
+    if content == "another step":
+        shutil.copytree(tmp_path / "checkpoints" / "4", imposter)
+    else:
+        (imposter / "variables" if content == "a part" else imposter).mkdir(parents=True)
+        assert checkpoints.latest_step(tmp_path) == 4 and checkpoints.saved_steps(tmp_path) == [4]
+    assert [line["step"] for line in train(tmp_path)] == list(range(1, 9))
+    assert "Resuming from the checkpoint of step 4" in capsys.readouterr().out
+    assert checkpoints.latest_step(tmp_path) == 8 and (tmp_path / "damaged" / "999999999").is_dir()
 
 
 def test_not_finite_step_is_skipped_counted_and_reported(train, tmp_path, capsys):

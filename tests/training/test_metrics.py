@@ -25,6 +25,13 @@ def test_resumed_log_drops_later_and_broken_lines(tmp_path):
     assert path.read_text() == "".join(lines[:3]) + '{"step": 4, "loss": 0.5, "skipped": null}\n'
 
 
+@pytest.mark.parametrize("damaged", [b"[1]\n", b"5\n", b"{}\n", b'{"step": "2"}\n', b"\xff\xfe\n", b'{"step": NaN}\n'])
+def test_damaged_lines_of_a_log_are_left_out(tmp_path, damaged):
+    path, good = epath.Path(tmp_path) / "metrics.jsonl", b'{"step": 1}\n'
+    path.write_bytes(good + damaged + good)
+    assert metrics.kept_lines(path) == metrics.kept_lines(path, 3) == [good.decode()] * 2
+
+
 def test_tensorboard_reads_a_run_that_goes_on(tmp_path):
     files = metrics.MetricsFiles(tmp_path, start_step=0)
     for step in (20, 40):
