@@ -115,7 +115,12 @@ def earlier_test(eval_config: ConfigDict, folder: str, step: int) -> dict[str, A
     if not path.exists():
         return None
     fields = {"dataset": dict, "overlap": (dict, type(None)), "views": dict, "measures": dict}
-    evaluation, trained_on = read_object(path, fields), load_identity(path.parent.parent)
+    try:
+        evaluation = read_object(path, fields)
+    except settings.UserError:
+        print(f"{path} is damaged: testing again.", flush=True)
+        return None
+    trained_on = load_identity(path.parent.parent)
     name = dataset_names(eval_config.data.name)[0]
     data, overlap, exclude = evaluation["dataset"], evaluation["overlap"], eval_config.exclude_pretraining_videos
     if overlap:  # Where nothing is in common, there is nothing to leave out.

@@ -46,6 +46,7 @@ def tested(tmp_path, monkeypatch):
         "dataset": {"name": "clips", "fingerprint": "1", "split": "test2"},
         "views": classification("finetune_clips", transfer.FRONTEND, ("visual",)).test.to_dict(),
         "overlap": overlap,
+        "measures": {},
     }
     monkeypatch.setattr(checkpoints, "latest_step", lambda workdir: 5)
     asked = []
@@ -56,9 +57,9 @@ def tested(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs, "evaluate_run", evaluate_run)
 
-    def test(exclude=False, overlap=overlap, fingerprint="1", **changes):
+    def test(exclude=False, overlap=overlap, fingerprint="1", damage=None, **changes):
         found = recorded | {"overlap": overlap, "dataset": recorded["dataset"] | {"fingerprint": fingerprint}}
-        (tmp_path / "eval" / "5.json").write_text(json.dumps(found))
+        (tmp_path / "eval" / "5.json").write_text(json.dumps(found) if damage is None else damage)
         config = classification("finetune_clips", transfer.FRONTEND, ("visual",))
         config.update(num_splits=3, split=2)
         config.data.update(name="clips+more", eval_split="test{split}")
@@ -86,6 +87,8 @@ def test_an_evaluation_is_reused_where_it_tested_the_same(tested):
         ({"data.name": "more"}, ("test2", 3, 5)),
         ({"fingerprint": "0"}, ("test2", 3, 5)),
         ({"exclude": True}, ("test2", 3, 5)),
+        ({"damage": '{"dataset": {'}, ("test2", 3, 5)),
+        ({"damage": "[]"}, ("test2", 3, 5)),
     ],
 )
 def test_an_evaluation_of_something_else_is_not_reused(tested, changes, asked):

@@ -69,7 +69,8 @@ def run_on(tmp_path, *datasets, data_dir="gone", fingerprint=None, run="run", in
     name = "+".join(dataset.name for dataset in datasets) or None
     identity = {"name": name, "fingerprint": fingerprint or "+".join(x.fingerprint for x in datasets) or None}
     (workdir / "dataset.json").write_text(json.dumps(identity))
-    config = ConfigDict({"data": {"name": name, "data_dir": str(data_dir), "train_split": "train"}})
+    config = ConfigDict({"name": "run", "seed": 0, "total_steps": 1, "model": {}})
+    config.update({"data": {"name": name, "data_dir": str(data_dir), "train_split": "train"}})
     if init_from:
         config.init_from = str(init_from)
     (workdir / "config.json").write_text(config.to_json())
