@@ -40,7 +40,7 @@ UNANNOUNCED = (
 
 NAMES_SHOWN = 10
 # What every config.json has, whatever is trained.
-CONFIG_FIELDS = {"name": str, "seed": int, "total_steps": int, "model": dict, "data": dict}
+CONFIG_FIELDS = {"name": str, "seed": int, "total_steps": (int, type(None)), "model": dict, "data": dict}
 # Of a whole checkpoint.
 ITEMS = ("variables", "trainer")
 PARTS = (*ITEMS, "checksums")
