@@ -21,6 +21,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from avshare_jax.data.errors import shortage
+from avshare_jax.data.names import printable_lines
 
 FindMistakes = Callable[[Mapping[str, Any]], list[str]]
 
@@ -83,7 +84,7 @@ def run(
                 raise UserError(f"Unexpected argument {argv[1]!r}: settings are written --name=value.")
             main(config.value)
         except expected as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {printable_lines(str(error))}")
         except KeyboardInterrupt:
             sys.exit("Interrupted.")
         except Exception as error:

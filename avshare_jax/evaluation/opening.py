@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from etils import epath
 from ml_collections import ConfigDict
 
-from avshare_jax import schema
 from avshare_jax.data.dataset import Dataset, check_frontend, open_dataset
 from avshare_jax.data.mixtures import dataset_names
 from avshare_jax.settings import UserError
-from avshare_jax.training.checkpoints import latest_step, load_config
+from avshare_jax.training.checkpoints import latest_step
+from avshare_jax.training.run_config import read_config
 
 
 def open_checkpoint(workdir: epath.PathLike, step: int | None) -> tuple[epath.Path, ConfigDict, int]:
@@ -19,8 +19,7 @@ def open_checkpoint(workdir: epath.PathLike, step: int | None) -> tuple[epath.Pa
       UserError: there is no run, its config is damaged, or it has no checkpoint.
     """
     workdir = epath.Path(workdir)
-    run_config = load_config(workdir)
-    schema.check(run_config, schema.TRAINING, recorded=True)
+    run_config = read_config(workdir)
     step = latest_step(workdir) if step is None else step
     if step is None:
         raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")

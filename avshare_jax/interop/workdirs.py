@@ -17,9 +17,9 @@ from avshare_jax.training.checkpoints import (
     check_finite,
     claim_workdir,
     latest_step,
-    load_config,
     restore_network,
 )
+from avshare_jax.training.run_config import read_config
 from avshare_jax.training.step import TrainState
 
 Variables = dict[str, Any]
@@ -77,7 +77,7 @@ def read_network(workdir: str) -> tuple[ConfigDict, int, Variables]:
     Raises:
       UserError: there is no run or no checkpoint in the workdir.
     """
-    config, step = load_config(workdir), latest_step(workdir)
+    config, step = read_config(workdir), latest_step(workdir)
     if step is None:
         raise UserError(f"The run in {workdir} has no checkpoint yet: train it further with main.py.")
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from avshare_jax.schema.base import Group
 from avshare_jax.schema.evaluation import Evaluation
-from avshare_jax.schema.sentences import lacking, missing, sentences_of
+from avshare_jax.schema.sentences import defaults, lacking, missing, sentences_of
 from avshare_jax.schema.training import Classification, Pretraining, RecordedPretraining
 from avshare_jax.settings import UserError, list_mistakes
 
@@ -74,3 +74,20 @@ def check(
     """
     if mistakes := find_mistakes(config, kinds, recorded):
         raise UserError(list_mistakes(mistakes))
+
+
+def fill_in(config: ConfigDict) -> None:
+    """Adds the fields that the recorded config of an older run lacks, with their defaults: it was trained like that."""
+    for name, value in defaults(SCHEMAS[kind_of(config)]):
+        *groups, leaf = name.split(".")
+        group = config
+        for each in groups:
+            group = group.get(each, {})
+        if isinstance(group, ConfigDict) and leaf not in group:
+            with group.unlocked():
+                group[leaf] = value
+
+
+def is_default(config: Mapping[str, Any] | ConfigDict, name: str, value: Any) -> bool:
+    """Whether a value of the field with this dotted name is what runs had before there was the field."""
+    return (name, value) in list(defaults(SCHEMAS[kind_of(config)]))

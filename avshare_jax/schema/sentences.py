@@ -154,6 +154,16 @@ def schema_names(schema: type[Group], prefix: str = "") -> Iterator[str]:
             yield from schema_names(kind, f"{prefix}{name}.")
 
 
+def defaults(schema: type[Group], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted names and defaults of the fields that came later than the first ones."""
+    for name, field in schema.model_fields.items():
+        kind = _unfold(field.annotation)[0]
+        if isinstance(kind, type) and issubclass(kind, Group):
+            yield from defaults(kind, f"{prefix}{name}.")
+        elif not field.is_required() and name not in schema.may_lack:
+            yield prefix + name, field.default
+
+
 def lacking(group: Group, prefix: str = "") -> Iterator[str]:
     """Yields the dotted names of fields that have their default because the config does not have them."""
     for name in type(group).model_fields:

@@ -23,6 +23,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import LatestN
 
+from avshare_jax import schema
 from avshare_jax.settings import UserError, differences, reason
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.hosts import first_process_first, gather
@@ -371,7 +372,8 @@ def check_run(workdir: epath.PathLike, config: ConfigDict, dataset: Mapping[str,
     path = epath.Path(workdir)
     if not (path / "config.json").exists():
         return []
-    changed = list(differences(read_object(path / "config.json", CONFIG_FIELDS), _plain(config)))
+    recorded = differences(read_object(path / "config.json", CONFIG_FIELDS), _plain(config))
+    changed = [each for each in recorded if each[1] is not None or not schema.is_default(config, each[0], each[2])]
     another = [difference for difference in changed if difference[0].startswith(IDENTITY)]
     another += differences(load_identity(path), dict(dataset), "dataset.")
     if another:

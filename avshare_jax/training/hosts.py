@@ -22,6 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.names import printable_lines
 from avshare_jax.devices import check_devices
 from avshare_jax.settings import CRASHED, UserError, reason
 
@@ -91,7 +92,7 @@ def ending_together() -> Iterator[None]:
             code = error.code
         elif isinstance(error, (UserError, DatasetError)):
             code = 1
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         else:
             code = CRASHED
             traceback.print_exc()

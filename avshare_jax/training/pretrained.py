@@ -11,8 +11,9 @@ from avshare_jax import sizes
 from avshare_jax.models.avbert import WHOLE
 from avshare_jax.settings import UserError
 from avshare_jax.training import plan
-from avshare_jax.training.checkpoints import latest_step, load_config, restore_network, saved_shapes
+from avshare_jax.training.checkpoints import latest_step, restore_network, saved_shapes
 from avshare_jax.training.classification import Classification, Variables
+from avshare_jax.training.run_config import read_config
 from avshare_jax.training.step import TrainState
 
 # What may differ from the network that a run starts from.
@@ -31,7 +32,7 @@ def starting_model(config: ConfigDict, workdir: epath.PathLike) -> ConfigDict:
         return config.model
     source = recorded_config(workdir)
     if source is None or source.init_from != config.init_from:
-        source = load_config(epath.Path(config.init_from).expanduser())
+        source = read_config(epath.Path(config.init_from).expanduser())
     model, base = source.model.copy_and_resolve_references(), sizes.base()
     for name in OF_NO_SHAPE:
         if is_asked(name, config.model, base):
@@ -51,7 +52,7 @@ def recorded_config(workdir: epath.PathLike) -> ConfigDict | None:
     """The config that a downstream run in this workdir was started with; None if there is none."""
     if not (epath.Path(workdir) / "config.json").exists():
         return None
-    config = load_config(workdir)
+    config = read_config(workdir)
     return config if "task" in config else None
 
 
@@ -153,7 +154,7 @@ def frontend_differences(config: ConfigDict) -> str:
     """How the front end of the run that this one starts from differs from its own; empty where neither does."""
     if config.init_from is None:
         return ""
-    there = load_config(epath.Path(config.init_from).expanduser()).data.frontend
+    there = read_config(epath.Path(config.init_from).expanduser()).data.frontend
     here = config.data.frontend
     return ", ".join(
         f"{name}={there.get(name)} there and {here[name]} here" for name in here if there.get(name) != here[name]

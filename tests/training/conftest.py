@@ -126,7 +126,7 @@ def imported(make_config, tmp_path_factory, random_variables):
     network = models.build(config.model)
     batch = {"frames": np.zeros((1, 1, 2, 8, 8, 3), np.float32), "log_mel": np.zeros((1, 1, 8, 8), np.float32)}
     variables = random_variables(lambda key: network.init(key, batch, train=False))
-    recipe = load_config_file("configs/pretrain.py:demo,data.num_clips=2")
+    recipe = load_config_file("configs/pretrain.py:demo,data.num_clips=2,objectives.num_negatives=8")
     write_imported(str(directory / "whole"), recipe, config.model, variables, {})
     parts = {name: {part: x for part, x in tree.items() if part != "audio_cnn"} for name, tree in variables.items()}
     write_imported(str(directory / "deaf"), recipe, config.model, parts, {})
