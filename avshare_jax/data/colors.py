@@ -42,16 +42,19 @@ def color_notes(frame: av.VideoFrame) -> list[str]:
     notes = []
     if frame.color_trc in HDR:
         notes.append(f"The image is HDR ({HDR[frame.color_trc]}) and not tone-mapped: its contrast is low.")
-    if _is_yuv(frame) and (matrix := _matrix(frame)) in UNKNOWN:
+    if (matrix := matrix_of(frame)) in UNKNOWN:
         notes.append(f"The image's color matrix ({UNKNOWN[matrix]}) is not converted: its colors are wrong.")
     return notes
 
 
-def jpeg_planes(frame: av.VideoFrame, width: int, height: int, reformatter: VideoReformatter) -> list[np.ndarray]:
+def jpeg_planes(
+    frame: av.VideoFrame, matrix: int, width: int, height: int, reformatter: VideoReformatter
+) -> list[np.ndarray]:
     """Resizes a frame and converts its colors.
 
     Args:
       frame: of any pixel format.
+      matrix: of its colors; see `matrix_of`.
       width: to give, in pixels.
       height: the same.
       reformatter: the same one for all frames of a file: to set one up takes longer than to convert a frame.
@@ -59,7 +62,6 @@ def jpeg_planes(frame: av.VideoFrame, width: int, height: int, reformatter: Vide
     Returns:
       Luma (height, width) and both chroma planes of half the size, rounded up, uint8: BT.601 at full range.
     """
-    matrix = _matrix(frame) if _is_yuv(frame) else BT601
     shrinks = frame.width * frame.height > width * height
     how = {
         # Without conversion: FFmpeg's is slower, as it is done before shrinking, and does not know all matrices.
@@ -134,8 +136,13 @@ def _has_chroma(pixel_format: str) -> bool:
     return not described.is_rgb and len(described.components) >= 3
 
 
-def _matrix(frame: av.VideoFrame) -> int:
-    """The matrix of a frame of luma and chroma, by what it says or by its size."""
+def matrix_of(frame: av.VideoFrame) -> int:
+    """The matrix of a whole frame, before any of it is cut away: by what it says, or else by its size.
+
+    Frames without luma and chroma count as BT.601, which is what they become.
+    """
+    if not _is_yuv(frame):
+        return BT601
     matrix = frame.colorspace
     if matrix == BY_PRIMARIES:
         matrix = OF_PRIMARIES.get(frame.color_primaries, 2)

@@ -5,9 +5,13 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 
 Cropping = tuple[int, int, int, int]
 """Pixels to leave out: left, top, right, bottom."""
+
+UNSPECIFIED = 2
+"""H.273's number of a matrix that is not said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +69,21 @@ class Cutter:
         return (width, height) if width > 0 and height > 0 else (frame.width, frame.height)
 
     def cut(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Returns what is shown of a frame, without a copy of its pixels."""
+        """Returns what is shown of a frame, without a copy of its pixels unless FFmpeg has to repack their format."""
         width, height = self.size(frame)
         if (width, height) == (frame.width, frame.height) and not frame.interlaced_frame:
             return frame
         setup = frame.width, frame.height, frame.format.name, frame.interlaced_frame
         if setup != self._setup:
             self._graph, self._setup = self._new_graph(frame, width, height), setup
+        tags = frame.colorspace, frame.color_range
+        # Formats such as yuyv422 are repacked before they are cut; with tags, FFmpeg converts their colors meanwhile.
+        frame.colorspace, frame.color_range = UNSPECIFIED, ColorRange.UNSPECIFIED
         self._graph.vpush(frame)
-        return self._graph.vpull()
+        shown = self._graph.vpull()
+        for tagged in (frame, shown):
+            tagged.colorspace, tagged.color_range = tags
+        return shown
 
     def _new_graph(self, frame: av.VideoFrame, width: int, height: int) -> av.filter.Graph:
         left, top = self._cropping[:2] if (width, height) != (frame.width, frame.height) else (0, 0)

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from av.video.reformatter import VideoReformatter
 
-from avshare_jax.data.colors import color_notes, jpeg_planes
+from avshare_jax.data.colors import color_notes, jpeg_planes, matrix_of
 from avshare_jax.data.geometry import Cropping, Cutter, orientation_of
 from avshare_jax.data.tracks import LONGEST_JUMP, Track
 
@@ -129,12 +129,12 @@ class Images(Track):
 
     def _encode(self, frame: av.VideoFrame) -> bytes:
         """Returns a frame as JPEG, upright."""
-        small = jpeg_planes(self._cutter.cut(frame), *self._size, self._reformatter)
+        small = jpeg_planes(self._cutter.cut(frame), matrix_of(frame), *self._size, self._reformatter)
         planes = [self._orientation.apply(plane) for plane in small]
         if self._first_planes is None:
             self._first_planes = planes
         self._changes = self._changes or any(map(_differ, planes, self._first_planes))
-        return simplejpeg.encode_jpeg_yuv_planes(*planes, quality=self._quality)
+        return _jpeg(planes, self._quality)
 
     def _check_change(self) -> None:
         if self._frames == 1:
@@ -142,6 +142,18 @@ class Images(Track):
         elif not self._changes:
             plain = all(np.ptp(plane) <= STILL_LEVELS for plane in self._first_planes)
             self._give_up(f"the image never changes ({'one color' if plain else 'a still picture'})")
+
+
+def _jpeg(planes: list[np.ndarray], quality: int) -> bytes:
+    """Encodes luma (H, W) and both chroma planes of half the size, rounded up.
+
+    libjpeg-turbo reads luma of even width and height for 4:2:0 whatever the picture's size, so there has to be memory
+    with the last pixels repeated: else it takes the next row's first pixel, and what lies behind the last row.
+    """
+    luma, *chroma = planes
+    height, width = luma.shape
+    even = cv2.copyMakeBorder(luma, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return simplejpeg.encode_jpeg_yuv_planes(even[:height, :width], *chroma, quality=quality)
 
 
 def _differ(plane: np.ndarray, other: np.ndarray) -> bool:

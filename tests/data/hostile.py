@@ -799,7 +799,8 @@ Neither black frames nor silence are ever made up for what is missing; a missing
   without what the container crops (clean aperture of mp4 and mov, PixelCrop of Matroska). Of interlaced frames, one
   field is taken. Transparency is left out.
 * Colors are converted to those of JPEG from the matrix and range that the file names. A file that names no matrix is
-  taken for BT.709 if its longer side has 1,280 pixels or more, or its shorter side more than 576, and else for BT.601.
+  taken for BT.709 if its longer side has 1,280 pixels or more, or its shorter side more than 576, before cropping, and
+  else for BT.601.
   Untagged gray and all RGB that is not tagged as limited are full range. Primaries and transfer functions stay as they
   are: HDR is not tone-mapped, and noted.
 * Channels are averaged. Where the mean, over the whole file, has less than a tenth of the power that it would have if

@@ -8,6 +8,7 @@ import pytest
 import simplejpeg
 
 from avshare_jax.data.media import read_media
+from tests.data.hostile import pixel_crop
 
 PATCHES = np.array(
     [
@@ -178,6 +179,15 @@ def test_untagged_frames_go_by_their_size(tmp_path, columns, rows, matrix, name)
     short = SIDE * min(rows, columns)
     jpeg = read_media(path, fps=16, short_side=short, sample_rate=1, jpeg_quality=95, max_seconds=9).jpegs[0]
     assert np.abs(patches_of(simplejpeg.decode_jpeg(jpeg).astype(float)) - colors).max() <= 6
+
+
+def test_the_size_that_counts_is_that_before_cropping(tmp_path):
+    """An HD film stays one where its bars are cut away: 1,280 x 128 pixels, of which 1,088 x 112 are shown."""
+    colors = np.resize(PATCHES.reshape(-1, 3)[:7], (8, 80, 3))
+    planes = quantized(plain(colors, *WEIGHTS["BT.709"][1:]), LIMITED, 8)
+    path = pixel_crop(write_planes(tmp_path / "video.mkv", planes, "yuv420p"), 96, 16, 96, 0)
+    jpeg = read_media(path, fps=16, short_side=112, sample_rate=1, jpeg_quality=95, max_seconds=9).jpegs[0]
+    assert np.abs(patches_of(simplejpeg.decode_jpeg(jpeg).astype(float)) - colors[1:, 6:-6]).max() <= 6
 
 
 GRAYS = np.linspace(0, 255, 12).reshape(3, 4)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from avshare_jax.data.colors import plane_array
 from avshare_jax.data.geometry import Cutter
 from avshare_jax.data.media import read_media
 from tests.data.hostile import clean_aperture, moving_image, pixel_crop, show_by, sound, write
@@ -143,3 +144,18 @@ def test_picture_that_is_not_interlaced_keeps_all_lines(tmp_path):
     frames[:, ::2] = 0
     _, image = read(write(tmp_path / "video.mkv", frames, codec="ffv1", pix_fmt="yuv444p"))
     assert np.abs(np.diff(image[:, 40, 0])).mean() > 30
+
+
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+@pytest.mark.parametrize("matrix", [1, 2, 5, 8, 9])
+def test_packed_pixels_keep_their_values_and_tags(matrix, color_range):
+    frame = av.VideoFrame(64, 48, "yuyv422")
+    frame.colorspace, frame.color_range = matrix, color_range
+    frame.pts, frame.time_base = 0, Fraction(1, 16)
+    packed = np.frombuffer(frame.planes[0], np.uint8).reshape(48, -1)
+    packed[:] = np.random.default_rng(0).integers(0, 256, packed.shape, np.uint8)
+    cut = Cutter((4, 3, 2, 1)).cut(frame)
+    for plane, values in zip(cut.planes, (packed[:, ::2], packed[:, 1::4], packed[:, 3::4]), strict=True):
+        left, width = 4 * values.shape[1] // 64, plane.width
+        np.testing.assert_array_equal(plane_array(plane), values[3:47, left : left + width])
+    assert (cut.colorspace, cut.color_range) == (frame.colorspace, frame.color_range) == (matrix, color_range)
