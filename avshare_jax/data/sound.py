@@ -18,6 +18,9 @@ nothing in common: two channels of equal power whose correlation is below -0.9."
 NOTABLE_SHARE = 0.1
 """Share of a file's sound from which silence or cancellation is worth a note."""
 
+BLOCK = 16
+"""Frames that are mixed and measured at once: most have about 1,000 samples, for which NumPy's calls take too long."""
+
 
 class Sound(Track):
     """The waveform of an audio stream.
@@ -44,6 +47,7 @@ class Sound(Track):
         self.rate = self.channels = 0
         self._target_rate = sample_rate
         self._chunks: list[np.ndarray] = []
+        self._unmixed: list[np.ndarray] = []  # Frames (channels, N) that follow the chunks, all with as many channels.
         self._first = self._next = 0  # Places of the first sample and of the next, in samples from time zero.
         self._setup, self._to_float = None, None
         self._missing = self._surplus = 0
@@ -54,14 +58,16 @@ class Sound(Track):
             self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
             self._first = self._next = round(time * self.rate)
             self._powers = np.zeros(self.channels)
-        samples = self._mono(frame)
+        samples = self._channels_of(frame)
         gap = round(time * self.rate) - self._next
         if gap > GAP_TOLERANCE * self.rate:
             self._missing += gap
-            self._append(np.zeros(gap, np.float32))
+            self._mix()
+            self._chunks.append(np.zeros(gap, np.float32))
+            self._next += gap
         elif gap < -GAP_TOLERANCE * self.rate:
-            self._surplus += min(-gap, len(samples))
-            samples = samples[-gap:]
+            self._surplus += min(-gap, samples.shape[1])
+            samples = samples[:, -gap:]
         self._append(samples)
         self.end = self._next / self.rate
 
@@ -73,7 +79,8 @@ class Sound(Track):
         self._check_damage()
         if self.problem:
             return empty
-        waveform = np.concatenate(self._chunks)
+        self._mix()
+        waveform = np.concatenate([empty, *self._chunks])
         waveform = np.pad(waveform, (self._first, 0)) if self._first > 0 else waveform[-self._first :]
         self._note_gaps()
         self._note_channels()
@@ -85,52 +92,63 @@ class Sound(Track):
         return waveform[: round(min(self.max_seconds * self._target_rate, len(waveform)))]
 
     def _append(self, samples: np.ndarray) -> None:
-        self._chunks.append(samples)
-        self._next += len(samples)
+        """Takes in samples (channels, N)."""
+        if self._unmixed and len(samples) != len(self._unmixed[0]):
+            self._mix()
+        if samples.size:
+            self._unmixed.append(samples)
+        self._next += samples.shape[1]
+        if len(self._unmixed) == BLOCK:
+            self._mix()
 
-    def _mono(self, frame: av.AudioFrame) -> np.ndarray:
-        """Returns (N,) float32 at the stream's first rate: the channel that was asked for, or the mean of all.
+    def _mix(self) -> None:
+        """Makes one chunk of what has come in: the channel that was asked for, or the mean of all.
 
         FFmpeg's downmix is not the mean.
         """
-        mixed = [np.zeros(0, np.float32)]
-        for part in self._channels_of(frame):
-            mean = part.mean(axis=0)
-            self._measure(part, mean)
-            # A copy, so that the other channels are not kept.
-            mixed.append(mean if self._channel is None or len(part) <= self._channel else part[self._channel].copy())
-        return np.concatenate(mixed)
+        frames, self._unmixed = self._unmixed, []
+        if not frames:
+            return
+        samples = np.concatenate(frames, axis=1)
+        mean = samples.mean(axis=0)
+        if len(samples) == self.channels > 1:
+            self._measure(samples, mean, np.array([frame.shape[1] for frame in frames]))
+        # A copy, so that the other channels are not kept.
+        chosen = mean if self._channel is None or len(samples) <= self._channel else samples[self._channel].copy()
+        self._chunks.append(chosen)
 
-    def _channels_of(self, frame: av.AudioFrame) -> list[np.ndarray]:
-        """Returns arrays (channels, N) float32 at the stream's first rate."""
+    def _channels_of(self, frame: av.AudioFrame) -> np.ndarray:
+        """Returns (channels, N) float32 at the stream's first rate."""
         channels, setup = frame.layout.nb_channels, (frame.format.name, frame.layout.name, frame.sample_rate)
         # From eight channels on, PyAV reads planes that are not there, and crashes.
         planar = channels < 8
         if planar and frame.format.name == "fltp" and frame.sample_rate == self.rate:
-            return [frame.to_ndarray()]
+            return frame.to_ndarray()
         if setup != self._setup:
             self._setup = setup
             self._to_float = av.AudioResampler(format="fltp" if planar else "flt", rate=self.rate)
         parts = [part.to_ndarray() for part in self._to_float.resample(frame)]
-        return parts if planar else [part.reshape(-1, channels).T for part in parts]
+        parts = parts if planar else [part.reshape(-1, channels).T for part in parts]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((channels, 0), np.float32)
 
-    def _measure(self, samples: np.ndarray, mean: np.ndarray) -> None:
-        """Adds up the power of the channels (channels, N) and of their mean (N,)."""
-        if len(samples) != self.channels or self.channels == 1 or not samples.size:
-            return
+    def _measure(self, samples: np.ndarray, mean: np.ndarray, lengths: np.ndarray) -> None:
+        """Adds up the power of the channels (channels, N) and of their mean (N,), frame by frame of these lengths."""
+        starts = np.cumsum(lengths) - lengths
         with np.errstate(over="ignore", invalid="ignore"):
-            powers, mean_power = np.einsum("ij,ij->i", samples, samples), float(mean @ mean)
-        if not powers.max() <= LOUDEST**2:  # Damage would outweigh the rest.
-            return
-        self._powers += powers
-        self._mean_power += mean_power
-        self._summed += len(mean)
-        self._cancelled += len(mean) * _cancel(powers / len(mean), mean_power / len(mean))
+            powers = np.add.reduceat(samples * samples, starts, axis=1)
+            mean_powers = np.add.reduceat(mean * mean, starts)
+        sane = powers.max(axis=0) <= LOUDEST**2  # Damage would outweigh the rest.
+        powers, mean_powers, lengths = powers[:, sane], mean_powers[sane], lengths[sane]
+        self._powers += powers.sum(axis=1, dtype=np.float64)
+        self._mean_power += mean_powers.sum(dtype=np.float64)
+        self._summed += lengths.sum()
+        self._cancelled += lengths[_cancel(powers / lengths, mean_powers / lengths)].sum()
 
     @property
     def cancels(self) -> bool:
         """Whether the channels cancel each other out, over all that has been decoded."""
-        return self._summed > 0 and _cancel(self._powers / self._summed, self._mean_power / self._summed)
+        self._mix()
+        return self._summed > 0 and bool(_cancel(self._powers / self._summed, self._mean_power / self._summed))
 
     @property
     def loudest(self) -> int:
@@ -173,10 +191,10 @@ class Sound(Track):
             self.notes.append(f"The sound is silent for {quiet.mean():.0%} of its time.")
 
 
-def _cancel(powers: np.ndarray, mean_power: float) -> bool:
-    """Whether channels of these mean squares (channels,) cancel each other out in their mean; silence does not."""
-    alone = powers.sum() / len(powers) ** 2
-    return bool(alone > QUIET**2 and mean_power < CANCELLATION * alone)
+def _cancel(powers: np.ndarray, mean_powers: np.ndarray | float) -> np.ndarray:
+    """Whether channels of mean squares (channels, …) cancel each other out in their mean (…); silence does not."""
+    alone = powers.sum(axis=0) / len(powers) ** 2
+    return (alone > QUIET**2) & (mean_powers < CANCELLATION * alone)
 
 
 def _resample(waveform: np.ndarray, rate: int, target: int) -> np.ndarray:
