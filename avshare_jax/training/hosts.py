@@ -52,6 +52,11 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
     given = (coordinator, num_processes, process_id)
     if any(value is not None for value in given) and None in given:
         raise UserError("--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together: give all three.")
+    if num_processes is not None and process_id is not None and process_id >= num_processes:
+        raise UserError(
+            f"--process_id={process_id} is none of --num_processes={num_processes}: they count from 0 to "
+            f"{num_processes - 1}."
+        )
     bind = None if coordinator is None else bind_address(coordinator)
     if coordinator and process_id == 0:
         check_port_is_free(coordinator)

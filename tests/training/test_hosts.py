@@ -127,6 +127,13 @@ def test_a_malformed_coordinator_is_a_sentence(coordinator):
         hosts.connect(coordinator, 1, 0, 5)
 
 
+@pytest.mark.parametrize("process_id", [2, 3])
+def test_a_process_beyond_the_number_of_processes_is_a_sentence(monkeypatch, process_id):
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *_, **__: pytest.fail("went on"))
+    with pytest.raises(UserError, match=f"--process_id={process_id} is none .*: they count from 0 to 1"):
+        hosts.connect("localhost:8476", 2, process_id, 5)
+
+
 def test_a_port_that_is_taken_is_a_sentence(monkeypatch):
     monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *_, **__: pytest.fail("went on"))
     with socket.socket() as other:
