@@ -60,9 +60,8 @@ def build(
         videos, or cannot be written; Beam does not accept its options; or no video is readable.
     """
     settings = dataclasses.replace(settings, memory_limit=settings.memory_limit or memory_per_worker(workers))
-    pipeline = make_pipeline(workers, beam_options)
     shards = [shard for split in sorted(listing.splits) for shard in divide(split, listing.splits[split], settings)]
-    with _sentences(settings):
+    with make_pipeline(workers, beam_options) as pipeline, _sentences(settings):
         check_new(settings)
         with locked(settings):
             begin(listing, settings)

@@ -3,11 +3,12 @@
 import contextlib
 import io
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
 from etils import epath
 
 from avshare_jax.data import records
@@ -26,27 +27,40 @@ _listeners: list[Callable[[int], None]] = []
 _failures: list[DatasetError] = []
 
 
-def make_pipeline(workers: int, beam_options: Sequence[str]) -> beam.Pipeline:
+@contextlib.contextmanager
+def make_pipeline(workers: int, beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
     """Makes an empty pipeline; without options it runs on this machine, in threads, each with a decoding process.
 
     Raises:
       DatasetError: Beam does not know an option or the runner.
     """
     local = ["--runner=DirectRunner", "--direct_running_mode=multi_threading", f"--direct_num_workers={workers}"]
+    options = _parse(list(beam_options) or local)
+    # With this option, the DirectRunner works in Python. Else it first tries to download a server, Prism, whose folders
+    # stay behind and which has no --direct_num_workers. There is no trigger here that could be unsafe.
+    options.view_as(TypeOptions).allow_unsafe_triggers = True
+    with beam_mistakes():
+        pipeline = beam.Pipeline(options=options)
+    try:
+        yield pipeline
+    finally:  # Beam itself removes this only where the pipeline runs.
+        shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
+
+
+def _parse(arguments: Sequence[str]) -> PipelineOptions:
+    """Beam's options of a command line; raises `DatasetError` where Beam does not know one."""
     printed = io.StringIO()
     try:
         with beam_mistakes(), contextlib.redirect_stderr(printed):
-            options = PipelineOptions(list(beam_options) or local)
+            options = PipelineOptions(list(arguments))
             unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
-            pipeline = beam.Pipeline(options=options)
     except SystemExit as error:  # Of argparse, which prints.
         if not error.code:  # The help was asked for.
             raise
         raise _refused(_last_line(printed.getvalue()).rpartition(": error: ")[2]) from error
-    unknown = [f"--{name}" for name in sorted(unknown)] + _stray(beam_options)
-    if unknown:
-        raise _refused(f"unknown option {', '.join(unknown)}")
-    return pipeline
+    if named := [f"--{name}" for name in sorted(unknown)] + _stray(arguments):
+        raise _refused(f"unknown option {', '.join(named)}")
+    return options
 
 
 def _stray(arguments: Sequence[str]) -> list[str]:

@@ -1,6 +1,9 @@
 """What Beam and the disk raise becomes a sentence."""
 
+import tempfile
+
 import pytest
+from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from avshare_jax.data import building, shard_pipeline
 from avshare_jax.data.building import build
@@ -55,8 +58,11 @@ def test_shards_of_files_that_failed_without_fault_are_made_again(tmp_path, monk
     monkeypatch.setattr(shard_pipeline, "_failures", [])
     monkeypatch.setattr(shard_pipeline.WriteShard, "_write", lambda self, shard: write(shard))
     monkeypatch.setattr(shard_pipeline, "_listeners", [lambda count: None])
-    with pytest.raises(DatasetError, match="in a row fail in the same way"):
-        shard_pipeline.run_pipeline(shard_pipeline.make_pipeline(1, []), shards, wanted)
+    with (
+        pytest.raises(DatasetError, match="in a row fail in the same way"),
+        shard_pipeline.make_pipeline(1, []) as pipeline,
+    ):
+        shard_pipeline.run_pipeline(pipeline, shards, wanted)
     assert not any(shard.is_finished(wanted) for shard in shards if shard.number in blamed)
 
 
@@ -70,3 +76,37 @@ def test_workers_elsewhere_raise_why_a_shard_cannot_be_written(tmp_path, monkeyp
     monkeypatch.setattr(shard_pipeline, "_failures", [])
     assert list(shard_pipeline.WriteShard(wanted).process(shard)) == []
     assert len(shard_pipeline._failures) == 1
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The machine's folder for temporary files, empty."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("options", [[], ["--runner=DirectRunner"]])
+def test_pipelines_need_no_download_and_leave_no_folders(tmp_path, temporary, monkeypatch, options):
+    made, tried, wanted = [], [], settings(tmp_path)
+    monkeypatch.setattr(PrismRunner, "run_pipeline", lambda *arguments: tried.append(arguments))
+    monkeypatch.setattr(shard_pipeline.WriteShard, "_write", lambda self, shard: made.append(shard.number))
+    monkeypatch.setattr(shard_pipeline, "_listeners", [lambda count: None])
+    shards = divide("train", [Video(name, f"/{name}.mp4") for name in "abcde"], wanted)
+    with shard_pipeline.make_pipeline(2, options) as pipeline:
+        assert list(temporary.iterdir())  # Beam's own; else this test would hold nothing.
+        shard_pipeline.run_pipeline(pipeline, shards, wanted)
+    assert sorted(made) == [shard.number for shard in shards]
+    assert not tried and not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, DatasetError("The disk is full.")])
+def test_preparations_that_end_early_leave_no_folders(tmp_path, temporary, monkeypatch, ending):
+    def fail(*arguments):
+        raise ending
+
+    monkeypatch.setattr(building, "run_pipeline", fail)
+    with pytest.raises((KeyboardInterrupt, DatasetError)):
+        build(Listing({"train": [Video("a", "/a.mp4")]}), settings(tmp_path), workers=1)
+    assert not list(temporary.iterdir())
