@@ -59,14 +59,16 @@ class Ownership:
         """Says that this run will end soon, so that its successor waits instead of giving up."""
         self._ending = True
         if jax.process_index() == 0:
-            with (
-                self._writing,
-                contextlib.suppress(Exception),
-            ):  # The note only helps others; storage raises errors of its own.
-                self._write_note()
+            # The note only helps others; storage raises errors of its own.
+            with self._writing, contextlib.suppress(Exception):
+                self._keep_note()
 
     def check(self) -> None:
         """Raises `UserError` where another process, which took this one for dead, has taken the workdir."""
+        if self._heart:
+            # This thread may be the first to wake up after a standstill.
+            with self._writing, contextlib.suppress(Exception):
+                self._keep_note()
         if self._successor:
             raise UserError(
                 f"This run stood still for so long that {_describe(self._successor)} took over the workdir "
@@ -142,16 +144,18 @@ class Ownership:
         return True
 
     def _beat(self) -> None:
-        while not self._released.wait(SECONDS_BETWEEN_BEATS):
-            with (
-                self._writing,
-                contextlib.suppress(Exception),
-            ):  # A next time may succeed; until then, this run seems dead.
-                note = self._read_note()
-                if note.get("token", self._token) != self._token:
-                    self._successor = note
-                    return
-                self._write_note()
+        while not self._successor and not self._released.wait(SECONDS_BETWEEN_BEATS):
+            # A next time may succeed; until then, this run seems dead.
+            with self._writing, contextlib.suppress(Exception):
+                self._keep_note()
+
+    def _keep_note(self) -> None:
+        """Writes the note again, unless another process has written its own since: that one is the successor."""
+        note = self._read_note()
+        if note.get("token", self._token) != self._token:
+            self._successor = note
+        else:
+            self._write_note()
 
     def _write_note(self) -> None:
         self._beats += 1

@@ -127,6 +127,25 @@ def test_without_locks_one_that_stood_still_notices_its_successor(tmp_path):
 
 
 @pytest.mark.usefixtures("no_locks")
+def test_without_locks_one_that_wakes_up_notices_before_its_next_beat(tmp_path):
+    """Neither saves nor writes its note over that of its successor, though its heart has not beaten yet."""
+    first = Ownership(tmp_path)
+    first._writing.acquire()
+    second = Ownership(tmp_path)
+    first._released.set()  # Its thread does not come to beat again.
+    first._writing.release()
+    first._heart.join()
+    first._successor = {}
+    first.note_ending()
+    assert json.loads((tmp_path / "owner.json").read_text())["token"] == second._token
+    first._successor = {}
+    with pytest.raises(UserError, match="took over the workdir"):
+        first.check()
+    second.check()
+    second.release()
+
+
+@pytest.mark.usefixtures("no_locks")
 def test_without_locks_a_damaged_note_hinders_nobody(tmp_path):
     (tmp_path / "owner.json").write_text("[1")
     Ownership(tmp_path).release()
