@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from avshare_jax.data.errors import DatasetError
+from avshare_jax.data.errors import DatasetError, shortage
 from avshare_jax.data.names import printable_lines
 from avshare_jax.devices import check_devices
 from avshare_jax.settings import CRASHED, UserError, reason
@@ -98,6 +98,9 @@ def ending_together() -> Iterator[None]:
         elif isinstance(error, (UserError, DatasetError)):
             code = 1
             print(f"error: {printable_lines(str(error))}", file=sys.stderr)
+        elif sentence := shortage(error):
+            code = 1
+            print(f"error: {sentence}", file=sys.stderr)
         else:
             code = CRASHED
             traceback.print_exc()
@@ -141,7 +144,11 @@ class Preemption:
 
 @contextlib.contextmanager
 def first_process_first(what: str) -> Iterator[None]:
-    """Lets process 0 do something, such as making files, before the others do the same and find it done."""
+    """Lets process 0 do something, such as making files, before the others do the same and find it done.
+
+    However long it takes: all meet before, because on CPUs a process waits 30 s for those it has not met yet.
+    """
+    multihost_utils.sync_global_devices(f"{what}: all are here")
     if jax.process_index() > 0:
         multihost_utils.sync_global_devices(what)
     yield

@@ -1,5 +1,6 @@
 """What connects the processes of a run: the address that process 0 listens on, and what they tell each other."""
 
+import errno
 import json
 import os
 import pickle
@@ -143,3 +144,35 @@ def test_a_port_that_is_taken_is_a_sentence(monkeypatch):
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(UserError, match=f"cannot listen on {address}: Address already in use. Name another port"):
             hosts.connect(address, 2, 0, 5)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_all_meet_before_the_first_process_works(monkeypatch, index):
+    """Where process 0 works first, and the others have not met it, they would give it up after 30 s."""
+    happened = []
+    monkeypatch.setattr(hosts.jax, "process_index", lambda: index)
+    monkeypatch.setattr(hosts.multihost_utils, "sync_global_devices", happened.append)
+    with hosts.first_process_first("files"):
+        happened.append("work")
+    together, other = ["files: all are here"], ["files"]
+    assert happened == together + (["work", *other] if index == 0 else [*other, "work"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("No."), 1, "error: No.\n"),
+        (SystemExit(75), 75, ""),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "error: Too many files are open"),
+        (MemoryError(), 1, "error: Memory has run out"),
+        (KeyError("x"), 70, "Traceback"),
+    ],
+)
+def test_one_of_several_processes_ends_at_once_with_its_code(monkeypatch, capfd, error, code, said):
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.os, "_exit", lambda given: codes.append(given))
+    codes = []
+    with hosts.ending_together():
+        raise error
+    assert codes == [code]
+    assert capfd.readouterr().err.startswith(said)
