@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 from avshare_jax import schema
+from avshare_jax.data.errors import shortage
 from avshare_jax.settings import UserError, differences, reason
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.hosts import first_process_first, gather
@@ -45,6 +46,11 @@ CONFIG_FIELDS = {"name": str, "seed": int, "total_steps": (int, type(None)), "mo
 # Of a whole checkpoint.
 ITEMS = ("variables", "trainer")
 PARTS = (*ITEMS, "checksums")
+# What devices, storage and the system say of themselves, and not of what a checkpoint holds.
+NO_DAMAGE = (
+    *("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
+    *("PERMISSION_DENIED", "UNAUTHENTICATED", "Permission denied"),
+)
 READ_ONLY = ocp.CheckpointManagerOptions(read_only=True, create=False)
 
 
@@ -441,6 +447,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]
         restored = manager.restore(step, args=ocp.args.Composite(**items, checksums=ocp.args.JsonRestore()))
         saved = restored["checksums"]
     except Exception as error:  # Damage comes as almost anything, down to JSONDecodeError.
+        _raise_again_if_no_damage(error)
         raise DamagedCheckpointError(
             f"The checkpoint of step {step} in {manager.directory} cannot be read ({_first_line(error)})."
         ) from error
@@ -455,6 +462,12 @@ def _restore(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]
             f"{f', and {len(changed) - 1} other arrays' if len(changed) > 1 else ''}."
         )
     return restored
+
+
+def _raise_again_if_no_damage(error: Exception) -> None:
+    """Raises an error again that lies in the machine: a whole checkpoint is neither moved away nor called damaged."""
+    if shortage(error) or any(text in str(error) for text in NO_DAMAGE):
+        raise error
 
 
 def _restore_or_end(manager: ocp.CheckpointManager, step: int, argument: Any) -> Any:
@@ -497,6 +510,7 @@ def _as_numpy(item: epath.Path) -> ocp.args.PyTreeRestore:
     try:
         tree = ocp.PyTreeCheckpointer().metadata(item).item_metadata.tree
     except Exception as error:  # None without a tree, or whatever the file's reader raised.
+        _raise_again_if_no_damage(error)
         raise DamagedCheckpointError(
             f"The checkpoint of step {item.parent.name} in {item.parent.parent} is damaged: nothing says which arrays "
             f"{item.name} has."

@@ -1,5 +1,6 @@
 """Checkpoints come back whole, evaluation reads them beside a run, and a workdir knows whose it is."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,31 @@ def test_a_flipped_bit_of_a_weight_is_noticed_by_run_and_evaluation(state, tmp_p
         saved.save(state.replace(step=jnp.int32(2)))
     assert (tmp_path / "damaged" / "2" / "variables").is_dir()
     assert checkpoints.latest_step(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes."),
+        ValueError("UNAVAILABLE: Error reading gs://runs/a/checkpoints/1: 503"),
+    ],
+)
+def test_a_checkpoint_that_the_machine_cannot_read_now_is_not_called_damaged(state, tmp_path, monkeypatch, error):
+    """Otherwise a run on too small a machine would move all of its checkpoints away and begin anew."""
+
+    def restore(*_, **__):
+        raise error
+
+    with checkpoints.Checkpoints(tmp_path, kept=1) as saved:
+        saved.save(state)
+    with checkpoints.Checkpoints(tmp_path, kept=1) as saved:
+        monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+        for read in (lambda: saved.restore(abstract(state)), saved.verify_latest):
+            with pytest.raises(type(error)) as raised:
+                read()
+            assert raised.value is error
 
 
 def test_a_full_disk_costs_one_checkpoint_and_is_said(tmp_path):
