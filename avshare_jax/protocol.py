@@ -129,6 +129,8 @@ def earlier_test(eval_config: ConfigDict, folder: str, step: int) -> dict[str, A
         data["split"] == eval_config.data.eval_split
         and data["name"] == name
         and data["fingerprint"] == trained_fingerprint(trained_on, name)
+        # Where videos may have several classes, what lacks this number counted also those that have none.
+        and ("num_without_class" in data or not data.get("multi_label"))
         and evaluation["views"] == eval_config.test.to_dict()
         and (not overlap or overlap["excluded"] == exclude)
     )

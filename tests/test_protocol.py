@@ -57,8 +57,9 @@ def tested(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs, "evaluate_run", evaluate_run)
 
-    def test(exclude=False, overlap=overlap, fingerprint="1", damage=None, **changes):
-        found = recorded | {"overlap": overlap, "dataset": recorded["dataset"] | {"fingerprint": fingerprint}}
+    def test(exclude=False, overlap=overlap, fingerprint="1", labels=(), damage=None, **changes):
+        dataset = recorded["dataset"] | {"fingerprint": fingerprint} | dict(labels)
+        found = recorded | {"overlap": overlap, "dataset": dataset}
         (tmp_path / "eval" / "5.json").write_text(json.dumps(found) if damage is None else damage)
         config = classification("finetune_clips", transfer.FRONTEND, ("visual",))
         config.update(num_splits=3, split=2)
@@ -77,6 +78,8 @@ def test_an_evaluation_is_reused_where_it_tested_the_same(tested):
     assert tested(exclude=True, overlap=None) == "reused"
     none_seen = {"overlapping_videos": 0, "not_compared": [], "excluded": False}
     assert tested(exclude=True, overlap=none_seen) == "reused"
+    assert tested(labels={"multi_label": False}) == "reused"
+    assert tested(labels={"multi_label": True, "num_without_class": 4}) == "reused"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,7 @@ def test_an_evaluation_is_reused_where_it_tested_the_same(tested):
         ({"data.name": "more"}, ("test2", 3, 5)),
         ({"fingerprint": "0"}, ("test2", 3, 5)),
         ({"exclude": True}, ("test2", 3, 5)),
+        ({"labels": {"multi_label": True}}, ("test2", 3, 5)),
         ({"damage": '{"dataset": {'}, ("test2", 3, 5)),
         ({"damage": "[]"}, ("test2", 3, 5)),
     ],
