@@ -28,8 +28,8 @@ from avshare_jax.evaluation.report import read_metrics
 from avshare_jax.outputs import check_file
 from avshare_jax.page_style import figure_style, short_name
 from avshare_jax.settings import UserError, quiet_libraries
-from avshare_jax.training.checkpoints import load_config
 from avshare_jax.training.plan import abstract_batch
+from avshare_jax.training.run_config import read_config
 
 COLUMNS = 4
 
@@ -73,11 +73,14 @@ def read_curve(workdir: epath.PathLike) -> Curve:
       The curve.
 
     Raises:
-      UserError: there is no run, or it has logged no step.
+      UserError: there is no run of pretraining, its config is damaged, or it has logged no step.
     """
     workdir = epath.Path(workdir)
-    config = load_config(workdir)
-    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row.get("loss") is not None]
+    config = read_config(workdir)
+    if "objectives" not in config:
+        raise UserError(f"The run {workdir} is of a downstream task: only curves of pretraining are drawn.")
+    lines = read_metrics(workdir / "metrics.jsonl")
+    rows = [row for row in lines if row.get("loss") is not None and row.get("mep/chance") is not None]
     if not rows:
         raise UserError(f"The run {workdir} has logged no step yet.")
     return Curve(

@@ -185,7 +185,7 @@ def next_step(workdir: epath.PathLike, left_out: set[tuple[int, float]]) -> int:
 
 
 def evaluation_file(workdir: epath.PathLike, step: int) -> epath.Path:
-    """Where the evaluation of a step is written; it appears last of its files."""
+    """Where the evaluation of a step is written; only the report may come later."""
     return epath.Path(workdir) / "eval" / f"{step}.json"
 
 

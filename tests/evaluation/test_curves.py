@@ -53,6 +53,31 @@ def test_steps_without_a_finite_loss_are_left_out(make_run):
     assert read_curve(make_run("broken", [5.0, None, 4.0])).steps.tolist() == [0, 4]
 
 
+def test_a_downstream_run_has_no_such_curve(make_run):
+    folder = make_run("downstream", [3.0])
+    config = load_config_file(str(CONFIG.with_name("finetune_ucf101.py")))
+    (folder / "config.json").write_text(config.to_json())
+    with pytest.raises(UserError, match="is of a downstream task"):
+        read_curve(folder)
+
+
+def test_a_damaged_config_is_a_sentence(make_run):
+    folder = make_run("damaged", [3.0])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"objectives": None}))
+    with pytest.raises(UserError, match=r"config.json is damaged or was edited: .*config\.objectives"):
+        read_curve(folder)
+
+
+def test_a_run_that_was_recorded_before_a_field_has_its_default(make_run):
+    folder = make_run("older", [3.0])
+    whole, config = read_curve(folder), json.loads((folder / "config.json").read_text())
+    del config["objectives"]["masked_weight"], config["model"]["fusion"]
+    (folder / "config.json").write_text(json.dumps(config))
+    older = read_curve(folder)
+    assert (older.guessing, older.parameters) == (whole.guessing, whole.parameters)
+
+
 @pytest.mark.parametrize(
     ("changes", "heads", "pairs"),
     [
