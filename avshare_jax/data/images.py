@@ -106,6 +106,10 @@ class Images(Track):
             self._check_change()
         return [] if self.problem else self._jpegs
 
+    def close(self) -> None:
+        """Frees the decoder and its frames, which may take hundreds of MB; what is known of the image stays."""
+        self.stream = self.beside = self._shown = None
+
     def _nominal_seconds(self, frame: av.VideoFrame) -> float:
         """Seconds for which a frame is shown at least; the next frame, or the end, says whether it is longer."""
         seconds = (frame.duration or 0) * self._tick

@@ -102,8 +102,9 @@ def read_media(
         damage = _decode(container, [images, sound])
         jpegs = images.finish()
         damage += _notes_on_end(container, images, sound)
+        images.close()  # Before the sound takes its turn.
     if sound.cancels:
-        channel, images.beside, sound = sound.loudest, None, None  # Its samples need not be kept meanwhile.
+        channel, sound = sound.loudest, None  # Its samples need not be kept meanwhile.
         sound = _decode_channel(path, channel, max_seconds, sample_rate, images)
     waveform = sound.finish()
     if not jpegs and not len(waveform):

@@ -44,6 +44,7 @@ class Track:
       end: seconds from time zero at which what has been decoded ends.
       done: whether nothing more is wanted.
       cut: whether that is because `max_seconds` are full.
+      present: whether the file has such a stream.
       beside: the other stream that is decoded from the file, if one is; its time tells a pause from a wrong time stamp.
     """
 
@@ -53,7 +54,8 @@ class Track:
         self.stream, self.problem = _usable_stream(container, self.KIND)
         self.notes: list[str] = []
         self.max_seconds, self.end, self.cut = max_seconds, 0.0, False
-        self.done = self.stream is None
+        self.present = self.stream is not None
+        self.done = not self.present
         self.beside: Track | None = None
         self._zero, self._frames, self._packets, self._bad = zero, 0, 0, 0
         # AVI numbers frames in the order in which they are decoded; they are shown later than that, by a delay.
@@ -105,7 +107,7 @@ class Track:
 
         The other stream has to go on meanwhile. If there is none, nothing can say whether a short pause is one.
         """
-        if self.beside is None or self.beside.stream is None:
+        if self.beside is None or not self.beside.present:
             return 0 <= until - self.end <= LONGEST_PAUSE
         return until >= self.end and (self.beside.cut or self.beside.end >= until - LONGEST_JUMP)
 

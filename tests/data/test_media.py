@@ -1,7 +1,9 @@
 """Decoding against what was encoded: which frame at which time, how large, how good, and where every sample lies."""
 
 import contextlib
+import gc
 import struct
+import weakref
 from fractions import Fraction
 
 import av
@@ -550,3 +552,22 @@ def test_no_cut_of_a_file_is_more_than_an_error(tmp_path):
             except MediaError:
                 durations.append(0)
         assert durations[-1] >= 25 and np.diff(durations).min() >= 0, durations
+
+
+def test_a_decoder_and_its_frames_are_freed_before_the_sound_is_made(tmp_path, monkeypatch):
+    """At once, not when Python comes to look for circles: large pictures of one file would add to those of the next."""
+    path = write(tmp_path / "video.mp4", moving_image(1.0), sound())
+    found, finish = [], media.Sound.finish
+
+    def finish_sound(self):
+        found.append(weakref.ref(self.beside))
+        assert self.beside.present and self.beside.stream is None and self.beside.beside is None
+        return finish(self)
+
+    monkeypatch.setattr(media.Sound, "finish", finish_sound)
+    gc.disable()
+    try:
+        assert read_media(path, fps=8, short_side=32, sample_rate=8_000, jpeg_quality=90, max_seconds=9.0).jpegs
+        assert found[0]() is None
+    finally:
+        gc.enable()
