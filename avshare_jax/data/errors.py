@@ -14,7 +14,8 @@ def shortage(error: BaseException | None) -> str:
     """A sentence where an error, or one that it came from, says that memory or file descriptors ran out; else ""."""
     while error is not None:
         # Many libraries have errors of their own for what the system says.
-        number, said = getattr(error, "errno", None), str(error)
+        # Without the name of a file, which may say anything.
+        number, said = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
         if isinstance(error, MemoryError) or number == errno.ENOMEM or any(text in said for text in NO_MEMORY):
             return (
                 "Memory has run out: close other programs, allow this one more (`ulimit -v`), or use fewer workers or "

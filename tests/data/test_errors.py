@@ -28,6 +28,7 @@ def passed_on(error: Exception) -> Exception:
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Memory has run out"),
         (OSError(errno.ENOSPC, "No space left on device"), ""),
         (passed_on(ValueError("bad")), ""),
+        (OSError(errno.EINVAL, "Invalid data", "/videos/Cannot allocate memory.mp4"), ""),
     ],
 )
 def test_shortages_have_sentences(error, sentence):
