@@ -73,9 +73,9 @@ def begin(listing: Listing, settings: Settings) -> None:
     check_new(settings)
     path, wanted, videos = settings.notes / SETTINGS, _identity(settings), _listed(listing)
     if is_unfinished(settings.data_dir, settings.name):
-        _check_same_videos(_read_note(settings.notes / LISTING, settings), videos, settings)
         begun = _read_note(path, settings)
-        _check_revision(begun, settings)
+        _check_revision(begun, settings)  # First: an older version names some files in other ways, too.
+        _check_same_videos(_read_note(settings.notes / LISTING, settings), videos, settings)
         if changed := list(differences(begun, wanted)):
             phrases = "; ".join(f"{name} was {old} and is now {new}" for name, old, new in changed)
             raise DatasetError(

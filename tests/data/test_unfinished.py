@@ -59,6 +59,7 @@ def test_what_was_begun_with_other_colors_is_not_gone_on_with(videos, tmp_path, 
     begun = json.loads(path.read_text())
     assert begun["contents"].pop("revision") == 2
     path.write_text(json.dumps(begun))
+    listing.splits["train"].append(Video("of a kind that was not taken then", "/x"))
     with pytest.raises(DatasetError, match="other colors: delete .*/videos to begin anew, or go on with that version"):
         build(listing, settings(tmp_path), workers=1)
 
