@@ -3,9 +3,11 @@
 Needs neither TensorFlow nor JAX.
 """
 
+import gc
 import multiprocessing
 import queue
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -22,6 +24,9 @@ from avshare_jax.data.workers import limit_memory, set_up_worker
 
 COPIES = 8
 """How many times the bytes of a record the process that receives and writes it may need."""
+
+LONGEST_WAIT = 2e6
+"""Seconds: the system counts milliseconds with 31 bits."""
 
 SAME_FAILURES = 20
 """Where so many files in a row fail in the same way that nobody has foreseen, it is not the files."""
@@ -75,7 +80,7 @@ class DecodingProcesses:
         """Ends the processes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
-            process.kill()
+            process.stop()
         self._threads.shutdown()
 
     def start(self, video: Video, split: str) -> Future:
@@ -84,8 +89,13 @@ class DecodingProcesses:
 
     def _decode(self, *task: Any) -> tuple[Record | None, Outcome]:
         process = self._idle.get()
+        was_new = process.is_new
         try:
             return process.run(*task)
+        except MemoryError:
+            if was_new:
+                raise
+            return process.run(*task)  # Alone: what earlier files have left behind in a process is not blamed on it.
         finally:
             self._idle.put(process)
 
@@ -141,6 +151,18 @@ class _Process:
         self._frontend, self._time_limit, self._memory_limit = frontend, time_limit, memory_limit
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._lock, self._stopped = threading.Lock(), False  # `stop` comes from another thread.
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the next function will be the first that the child runs."""
+        return self._process is None
+
+    def stop(self) -> None:
+        """Ends the child, and starts no other."""
+        with self._lock:
+            self._stopped = True
+        self.kill()
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Returns what the function returns in the child.
@@ -155,7 +177,7 @@ class _Process:
             self._start()
         try:
             self._pipe.send((function, arguments, options))
-            if not self._pipe.poll(self._time_limit):
+            if not self._pipe.poll(min(self._time_limit, LONGEST_WAIT)):
                 raise TimeoutError
             answer = self._pipe.recv()
         except (EOFError, ConnectionError) as error:
@@ -170,11 +192,15 @@ class _Process:
 
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs, self._frontend, self._memory_limit), daemon=True)
         try:
-            with theirs:  # Once it is closed here, this side's ends with the child.
-                self._process.start()
+            with self._lock:
+                if self._stopped:
+                    raise EOFError
+                self._pipe, theirs = spawn.Pipe()
+                process = spawn.Process(target=_serve, args=(theirs, self._frontend, self._memory_limit), daemon=True)
+                with theirs:  # Once it is closed here, this side's ends with the child.
+                    process.start()
+                self._process = process
             failure = self._pipe.recv()
         except EOFError as error:
             code = self.kill(wait=True)
@@ -188,8 +214,9 @@ class _Process:
 
     def kill(self, wait: bool = False) -> int | None:
         """Ends the child, or waits for its end where it is about to come, and returns its exit code."""
-        process, self._process = self._process, None
-        if process is None or process.pid is None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
             return None
         process.join(5.0 if wait else 0.0)
         process.kill()
@@ -209,7 +236,9 @@ def _serve(pipe: Connection, frontend: FrontEnd, memory_limit: int) -> None:
         pipe.send(f"{type(error).__name__}: {error}".rstrip("."))
         return
     pipe.send("")
+    gc.freeze()  # What stays need not be looked at again.
     while True:
+        gc.collect()  # What the file before has left behind counts, too.
         try:
             function, arguments, options = pipe.recv()
         except EOFError:

@@ -71,7 +71,8 @@ def extract(
             return None, Outcome(**about, outcome=REJECTED, reason=reason, notes=media.notes)
         record = _record(video, media, frontend)
         if (size := sum(map(len, record["frames"])) + record["log_mel"].nbytes) > max_bytes:
-            reason = f"Its record takes {size / 1e6:,.0f} MB; {max_bytes / 1e6:,.0f} MB are the most."
+            more = ", an eighth of --memory_limit" if max_bytes < MAX_BYTES else ""
+            reason = f"Its record takes {size / 1e6:,.0f} MB; {max_bytes / 1e6:,.0f} MB are the most{more}."
             return None, Outcome(**about, outcome=REJECTED, reason=reason, notes=media.notes)
         return record, _outcome(about, media, seconds)
     except (MemoryError, DatasetError):

@@ -12,7 +12,7 @@ import psutil
 SHARE_OF_MEMORY = 0.75
 """Of the machine's memory, what all worker processes may take together by default."""
 
-LEAST_MEMORY = 2**30
+LEAST_MEMORY = 2**31
 """Bytes that a worker process may take by default on the smallest machine: ten minutes of ordinary video need less."""
 
 

@@ -1,5 +1,6 @@
 """Decoding in child processes: records and outcomes of good and bad files; hanging ones are in test_building.py."""
 
+import multiprocessing
 import os
 import signal
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ def test_files_are_decoded_as_in_this_process(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     options = {"jpeg_quality": 90, "min_seconds": 0.0, "max_seconds": 5.0}
     videos = [Video(name, str(tmp_path / name), ("dog",)) for name in ("a.mp4", "bad.mp4")]
-    processes = DecodingProcesses(1, FRONTEND, **options, time_limit=60.0, memory_limit=2**30)
+    processes = DecodingProcesses(1, FRONTEND, **options, time_limit=float("inf"), memory_limit=2**30)
     try:
         futures = [processes.start(video, "test") for video in videos]
         good, bad = (processes.finish(*pair, "test") for pair in zip(futures, videos, strict=True))
@@ -65,6 +66,35 @@ def test_files_that_take_too_much_memory_are_rejected_and_stop_nothing(tmp_path,
     assert greedy[1].reason == "Decoding it takes more memory than there is for a file (1 GB)."
     assert "ended the process (exit code -9): it crashes the decoder or memory ran out." in killed[1].reason
     assert used[1].outcome == USED and len(used[0]["frames"]) == 8
+
+
+hoard = []
+
+
+def hoarding(video: Video, *arguments, **options):
+    """Takes 0.6 GB and does not give it back, as a library might that has a leak."""
+    hoard.append(np.empty(600_000_000, np.uint8))
+    return None, rejected(video, "test", "decoded")
+
+
+def test_what_a_process_keeps_of_earlier_files_is_not_blamed_on_later_ones(monkeypatch):
+    monkeypatch.setattr(decoding, "extract", hoarding)
+    options = {"jpeg_quality": 90, "min_seconds": 0.0, "max_seconds": 5.0, "time_limit": 300.0}
+    processes, video = DecodingProcesses(1, FRONTEND, **options, memory_limit=10**9), Video("a", "/a")
+    try:
+        found = [processes.finish(processes.start(video, "test"), video, "test")[1].reason for _ in range(3)]
+    finally:
+        processes.stop()
+    assert found == ["decoded"] * 3
+
+
+def test_what_has_been_stopped_starts_no_more_processes():
+    process = decoding._Process(FRONTEND, 300.0, 10**9)
+    before = multiprocessing.active_children()
+    process.stop()
+    with pytest.raises(DatasetError):
+        process.run(print, (), {})
+    assert process.is_new and multiprocessing.active_children() == before
 
 
 def failing_at(video: Video, reason: str) -> Future:

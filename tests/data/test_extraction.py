@@ -138,7 +138,11 @@ def test_records_have_a_largest_size(tmp_path):
     record, outcome = extract(video, "train", FRONTEND, **options, max_bytes=2 * size)
     assert record is not None, outcome
     record, outcome = extract(video, "train", FRONTEND, **options, max_bytes=size // 2)
-    assert record is None and outcome.outcome == REJECTED and "MB are the most" in outcome.reason
+    assert (
+        record is None
+        and outcome.outcome == REJECTED
+        and "MB are the most, an eighth of --memory_limit." in outcome.reason
+    )
 
 
 def test_record_holds_what_is_known_about_the_video(tmp_path):
