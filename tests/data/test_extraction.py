@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from avshare_jax.data import extraction, media, tracks
+from avshare_jax.data import extraction, images, media
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.extraction import extract
 from avshare_jax.data.frontend import FrontEnd
@@ -114,7 +114,7 @@ def test_lack_of_memory_is_no_damage(tmp_path, monkeypatch, error):
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(tracks.Images, "_encode", fail)
+    monkeypatch.setattr(images.Images, "_encode", fail)
     with pytest.raises(MemoryError):
         extract_file(path)
 
