@@ -92,6 +92,23 @@ def running(*, log_every: int, checkpoint_every: int) -> dict[str, Any]:
     }
 
 
+def clip_objectives() -> dict[str, Any]:
+    """Fields of objectives on single clips, which the paper does not have; its recipe leaves all weights at 0."""
+    return {
+        "contrast_weight": 0.0,  # InfoNCE between a clip's image and its own sound, against clips of other videos
+        "contrast_unit": "clips",  # or videos: between the means of their clips
+        "contrast_same_video": 0.0,  # what another clip of the same video counts as among the negatives, in clips
+        "within_weight": 0.0,  # the same between two neighboring clips of a video, for each modality
+        "variance_weight": 0.0,  # VICReg: standard deviations of projections are to be at least 1
+        "covariance_weight": 0.0,  # VICReg: dimensions of projections are to be uncorrelated
+        "sigreg_weight": 0.0,  # SIGReg: projections are to be an isotropic normal distribution
+        "sigreg_slices": 256,  # directions in which it looks, drawn for each step
+        # Each CNN's features of a clip go through a projector of two layers, for these objectives alone.
+        "projector_hidden": 512,
+        "projector_width": 128,
+    }
+
+
 def demo_clips(config: ConfigDict) -> None:
     """Clips of the demo's generated 8-second videos."""
     frontend = FrontEnd(fps=16.0, short_side=46, sample_rate=16_000, n_fft=1_000, hop_length=500, mels=32)

@@ -70,6 +70,7 @@ def paper() -> ConfigDict:
                 "masked_weight": 1.0,
                 "multimodal_weight": 1.0,  # (R) alpha
                 "pair_weight": 1.0,  # (R) beta
+                **recipes.clip_objectives(),
             },
             "optimizer": {
                 "learning_rate": 1e-4,  # (R)
@@ -108,7 +109,7 @@ def demo(config: ConfigDict) -> None:
     config.augment.update(frequency_mask=0.0, time_mask=0.0)
     config.model = sizes.tiny()
     config.objectives.mask_fraction = 0.25
-    config.objectives.num_negatives = 32
+    config.objectives.update(num_negatives=32, projector_hidden=128, projector_width=64)
     config.optimizer.learning_rate = 3e-3
     config.log_every = 20
     config.checkpoint_every = 300
@@ -160,4 +161,9 @@ CHANGES = {
     # Objectives; the recipe has both.
     "masked_embedding_only": lambda config: config.objectives.update(pair_weight=0.0),
     "correct_pair_only": lambda config: config.objectives.update(masked_weight=0.0),
+    # Objectives on clips, not in the paper; each comes on top of what there is.
+    "contrast": lambda config: config.objectives.update(contrast_weight=2.0),
+    "contrast_within": lambda config: config.objectives.update(within_weight=2.0),
+    "vicreg": lambda config: config.objectives.update(variance_weight=2.0, covariance_weight=0.1),
+    "sigreg": lambda config: config.objectives.update(sigreg_weight=0.05),
 }

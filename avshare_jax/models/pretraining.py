@@ -1,6 +1,8 @@
 """The network with what only pretraining needs: mask vectors and the heads of both objectives."""
 
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from avshare_jax.models.avbert import MODALITIES, PLAIN_CNNS, AVBert, CNNOptions, presence
+from avshare_jax.models.placement import constrain
 
 # Masked embedding prediction runs on the outputs of every Transformer that there is.
 MEP_HEADS = {
@@ -47,16 +50,55 @@ class PairClassifier(nn.Module):
         return nn.Dense(1, dtype=jnp.float32, name="ffn_out")(hidden)[..., 0]
 
 
+class Projection(NamedTuple):
+    """What the objectives on clips need beside the paper's network.
+
+    Attributes:
+      hidden: width of the projector's inner layer.
+      width: of the projections.
+      temperatures: names of the objectives that learn one.
+    """
+
+    hidden: int
+    width: int
+    temperatures: tuple[str, ...] = ()
+
+
+class Projector(nn.Module):
+    """A two-layer network from a CNN's clip features to what clips are compared by (Chen et al. 2020, section 2.1)."""
+
+    hidden: int
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps clip features (B, S, F) to projections (B, S, P); float32."""
+        hidden = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="ffn_in")(features), approximate=False)
+        return nn.Dense(self.width, dtype=jnp.float32, name="ffn_out")(hidden)
+
+
+class Temperature(nn.Module):
+    """A learned temperature, which starts at 0.1."""
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """Returns the logarithm of what cosines are multiplied by, () float32."""
+        return self.param("scale", nn.initializers.constant(math.log(10)), ())
+
+
 class PretrainingNetwork(nn.Module):
     """AVBert with mask vectors, predictors (masked embedding) and two pair classifiers (correct pair).
 
     Attributes:
       config: as for `AVBert`.
       cnn_options: as for `AVBert`.
+      projection: for objectives on clips beside the paper's; None: there are none.
     """
 
     config: ConfigDict
     cnn_options: CNNOptions = PLAIN_CNNS
+    projection: Projection | None = None
 
     def setup(self) -> None:
         """Creates network, mask vectors and heads."""
@@ -68,6 +110,10 @@ class PretrainingNetwork(nn.Module):
         self.predictors = {head: Predictor(hidden, dtype) for head in MEP_HEADS[self.config.fusion]}
         self.bos_classifier = PairClassifier(hidden, dtype)
         self.step_classifier = PairClassifier(hidden, dtype)
+        if self.projection:
+            sizes = (self.projection.hidden, self.projection.width, dtype)
+            self.visual_projector, self.audio_projector = Projector(*sizes), Projector(*sizes)
+            self.temperatures = {name: Temperature() for name in self.projection.temperatures}
 
     def __call__(
         self,
@@ -86,7 +132,8 @@ class PretrainingNetwork(nn.Module):
 
         Returns:
           `targets`: `visual` and `audio`, (B, S, D) float32; `predictions`: one (B, S, D) per head of `MEP_HEADS`;
-          `right_pairs` and `wrong_pairs`: logits `bos` (B,) and `step` (B, S).
+          `right_pairs` and `wrong_pairs`: logits `bos` (B,) and `step` (B, S). With a `projection`, also `projections`:
+          `visual` and `audio`, (B, S, P) float32; and `log_scales`: one () of each of its temperatures.
         """
         embedded = self.network.embed(batch, train)
         embeddings = {name: embedded[f"{name}_embeddings"] for name in MODALITIES}
@@ -109,6 +156,20 @@ class PretrainingNetwork(nn.Module):
             "predictions": {head: predictor(outputs[head][:, 1:]) for head, predictor in self.predictors.items()},
             "right_pairs": self.classify_pairs(right),
             "wrong_pairs": self.classify_pairs(wrong),
+            **self.project(embedded),
+        }
+
+    def project(self, embedded: Mapping[str, jax.Array]) -> dict[str, dict[str, jax.Array]]:
+        """The `projections` of `*_features` (B, S, F) from `AVBert.embed`, and the `log_scales`; empty without any."""
+        if not self.projection:
+            return {}
+        projections = {
+            name: constrain(getattr(self, f"{name}_projector")(embedded[f"{name}_features"]), ("batch", None))
+            for name in MODALITIES
+        }
+        return {
+            "projections": projections,
+            "log_scales": {name: temperature() for name, temperature in self.temperatures.items()},
         }
 
     def hide(self, embeddings: jax.Array, mask: jax.Array, mask_vector: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from avshare_jax import models
 from avshare_jax.models.placement import constrain
 from avshare_jax.objectives import correct_pair, masked_embedding, masking, negatives
 from avshare_jax.training.augmentation import augment
+from avshare_jax.training.clip_objectives import clip_objectives, projection_of
 
 Batch = dict[str, jax.Array]
 Variables = dict[str, Any]
@@ -27,7 +28,7 @@ class Pretraining:
     def __init__(self, config: ConfigDict):
         """Builds the network of `config.model`."""
         self.config = config
-        self.network = models.build_pretraining(config.model)
+        self.network = models.build_pretraining(config.model, projection=projection_of(config.objectives))
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Initializes `params` and `batch_stats` for batches shaped like `batch`."""
@@ -41,7 +42,8 @@ class Pretraining:
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         """Computes L = MEP_visual + MEP_audio + alpha * MEP_multimodal + beta * CPP on the global batch.
 
-        Videos that lack a modality count where they can: MEP of the other modality, and no pair.
+        Videos that lack a modality count where they can: MEP of the other modality, and no pair. Objectives on clips
+        are added where the config has weights for them, see `clip_objectives`.
 
         Args:
           variables: `params` and `batch_stats`.
@@ -81,14 +83,22 @@ class Pretraining:
         cpp_loss, cpp_metrics = self.correct_pair(outputs, wrong_audio, present, keys["step"])
         options = self.config.objectives
         loss = options.masked_weight * mep_loss + options.pair_weight * cpp_loss
-        metrics = {"loss": loss, "mep/loss": mep_loss, "cpp/loss": cpp_loss, **mep_metrics, **cpp_metrics}
+        metrics = {"mep/loss": mep_loss, "cpp/loss": cpp_loss, **mep_metrics, **cpp_metrics}
+        if "projections" in outputs:
+            # The next after the keys above, which stay what they are without these objectives.
+            clip_key = jax.random.fold_in(key, len(keys))
+            clip_loss, clip_metrics = clip_objectives(
+                options, outputs["projections"], outputs["log_scales"], present, clip_key
+            )
+            loss, metrics = loss + clip_loss, metrics | clip_metrics
+        metrics["loss"] = loss
         return loss, (metrics, updates.get("batch_stats", variables.get("batch_stats")))
 
     def training_network(self) -> models.PretrainingNetwork:
         """The network with the config's choices for training, which change neither parameters nor evaluation."""
         memory = self.config.memory
         options = models.CNNOptions(self.config.norm_groups, memory.clip_chunks, memory.remat)
-        return models.build_pretraining(self.config.model, options)
+        return models.build_pretraining(self.config.model, options, self.network.projection)
 
     def masked_embedding(
         self,

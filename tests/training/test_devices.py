@@ -20,6 +20,7 @@ from jax.sharding import AxisType
 
 from avshare_jax import models
 from avshare_jax.models.factorized import SHARING
+from avshare_jax.training.clip_objectives import WEIGHTS
 from avshare_jax.training.optimizer import make_optimizer
 from avshare_jax.training.pretraining import Pretraining
 from avshare_jax.training.program import Program
@@ -168,6 +169,9 @@ def measure():
 
     config.norm_groups = 2
     config.memory.update(remat="blocks", clip_chunks=2, accumulation_steps=2)
+    config.objectives.update(
+        dict.fromkeys(WEIGHTS, 0.5), contrast_same_video=0.5, projector_hidden=8, projector_width=8
+    )
     results |= compare(config, Pretraining(config), batch_of_step, {"options": MIXED}, 2, optimizer)
 
     config = microscopic_config()

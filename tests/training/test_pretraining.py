@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from avshare_jax import recipes
 from avshare_jax.objectives.negatives import LOG_WEIGHTS, sample_negatives
 from avshare_jax.training import pretraining
 
@@ -51,6 +52,7 @@ def task():
                     "masked_weight": GAMMA,
                     "multimodal_weight": ALPHA,
                     "pair_weight": BETA,
+                    **recipes.clip_objectives(),
                 },
                 "norm_groups": 1,
                 "memory": {"remat": "none", "clip_chunks": 1, "accumulation_steps": 1},
