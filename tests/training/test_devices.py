@@ -169,9 +169,8 @@ def measure():
 
     config.norm_groups = 2
     config.memory.update(remat="blocks", clip_chunks=2, accumulation_steps=2)
-    config.objectives.update(
-        dict.fromkeys(WEIGHTS, 0.5), contrast_same_video=0.5, projector_hidden=8, projector_width=8
-    )
+    config.objectives.update(dict.fromkeys(WEIGHTS, 0.5), contrast_same_video=0.5)
+    config.objectives.update(projector_hidden=8, projector_width=8, sigreg_slices=8)
     results |= compare(config, Pretraining(config), batch_of_step, {"options": MIXED}, 2, optimizer)
 
     config = microscopic_config()
