@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from avshare_jax.schema.base import AsTuple, Count, Group, Pool, Seconds, Seed, Share, Size, Text, Views, Weight
-from avshare_jax.schema.groups import Augment, Data, Memory, Mesh, Model, Optimizer, Sharding
+from avshare_jax.schema.groups import Augment, Data, Memory, Mesh, Model, Optimizer, Sharding, Width
 
 Modality = Literal["visual", "audio"]
 # `avshare_jax.models.AVBert` has these parts, and "network" stands for all.
@@ -72,7 +72,7 @@ class Demo(Group):
 
 
 class Objectives(Group):
-    """Masked embedding prediction and correct pair prediction."""
+    """Masked embedding prediction, correct pair prediction, and the options on clips beside them."""
 
     mask_fraction: Share
     num_negatives: Size
@@ -81,6 +81,16 @@ class Objectives(Group):
     masked_weight: Weight = 1.0
     multimodal_weight: Weight
     pair_weight: Weight
+    contrast_weight: Weight = 0.0
+    contrast_unit: Literal["clips", "videos"] = "clips"
+    contrast_same_video: Weight = 0.0
+    within_weight: Weight = 0.0
+    variance_weight: Weight = 0.0
+    covariance_weight: Weight = 0.0
+    sigreg_weight: Weight = 0.0
+    sigreg_slices: Size = 256
+    projector_hidden: Width = 512
+    projector_width: Width = 128
 
 
 class PretrainingOptimizer(Optimizer):
