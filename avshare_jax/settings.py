@@ -149,8 +149,15 @@ def check_arguments(arguments: Sequence[str], default_config: str, find_mistakes
     values = config.to_dict()
     for name, text in unreadable.items():  # As it was typed: the schema says what it should have been.
         *groups, leaf = name.split(".")
-        functools.reduce(lambda group, part: group[part], groups, values)[leaf] = text
-    if mistakes := mistakes + find_mistakes(values):
+        functools.reduce(lambda group, part: group[part], groups, values)[leaf] = None if text == "None" else text
+    mistakes += find_mistakes(values)
+    if not mistakes:
+        mistakes = [
+            f"config.{name} cannot be set to None on the command line: copy the config file and set it there."
+            for name, text in unreadable.items()
+            if text == "None"
+        ]
+    if mistakes:
         raise UserError(list_mistakes(mistakes))
 
 

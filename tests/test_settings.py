@@ -59,6 +59,17 @@ def test_a_field_without_a_type_is_set_behind_the_colon(tmp_path):
         check([f"--config={path}:large", "--config.steps=3"], "none.py")
 
 
+def test_none_that_a_field_may_be_but_no_flag_can_say_is_a_sentence(config_file):
+    with pytest.raises(settings.UserError, match=r"^config.steps cannot be set to None on the command line: copy"):
+        check(["--config.steps=None"], config_file)
+    with pytest.raises(settings.UserError, match=r"^config.steps=None must be a whole number.$"):
+        check(
+            ["--config.steps=None"],
+            config_file,
+            lambda values: [f"config.steps={values['steps']} must be a whole number."],
+        )
+
+
 def test_mistakes_in_names_and_values_are_listed_together(config_file):
     arguments = ["--config.step=1", "--config.optimizer.b3=1", "--config.steps=0"]
     with pytest.raises(settings.UserError) as error:
