@@ -47,10 +47,8 @@ CONFIG_FIELDS = {"name": str, "seed": int, "total_steps": (int, type(None)), "mo
 ITEMS = ("variables", "trainer")
 PARTS = (*ITEMS, "checksums")
 # What devices, storage and the system say of themselves, and not of what a checkpoint holds.
-NO_DAMAGE = (
-    *("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
-    *("PERMISSION_DENIED", "UNAUTHENTICATED", "Permission denied"),
-)
+NO_DAMAGE = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+NOT_ALLOWED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "Permission denied")
 READ_ONLY = ocp.CheckpointManagerOptions(read_only=True, create=False)
 
 
@@ -466,6 +464,8 @@ def _restore(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]
 
 def _raise_again_if_no_damage(error: Exception) -> None:
     """Raises an error again that lies in the machine: a whole checkpoint is neither moved away nor called damaged."""
+    if any(text in str(error) for text in NOT_ALLOWED):
+        raise UserError(f"A checkpoint may not be read ({_first_line(error)}): repair its permissions.") from error
     if shortage(error) or any(text in str(error) for text in NO_DAMAGE):
         raise error
 
