@@ -88,15 +88,21 @@ def _to_bt601(planes: list[np.ndarray], matrix: int) -> list[np.ndarray]:
 
     Gray has no chroma in any, so that luma adds to nothing but luma, and the rest is done with half the resolution.
     """
-    luma, *chroma = planes
-    blue, red = (plane.astype(np.float32) - 128 for plane in chroma)
-    to_luma, to_blue, to_red = (of_blue * blue + of_red * red for _, of_blue, of_red in _conversion(matrix))
+    luma, blue, red = planes
+    place = (blue.astype(np.uint16) << 8) | red
+    to_luma, *chroma = (table.take(place) for table in _chroma_tables(matrix))
     to_luma = cv2.resize(to_luma, luma.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    converted = [np.clip(other + 128.5, 0, 255).astype(np.uint8) for other in (to_blue, to_red)]
-    return [cv2.add(luma, to_luma, dtype=cv2.CV_8U), *converted]
+    return [cv2.add(luma, to_luma, dtype=cv2.CV_8U), *chroma]
 
 
 @functools.cache
+def _chroma_tables(matrix: int) -> list[np.ndarray]:
+    """Of every pair of chroma, blue over red: what it adds to luma, float32, and both of BT.601, uint8; (65,536,)."""
+    blue, red = (plane.ravel().astype(np.float32) - 128 for plane in np.indices((256, 256)))
+    to_luma, *chroma = (of_blue * blue + of_red * red for _, of_blue, of_red in _conversion(matrix))
+    return [to_luma, *(np.clip(other + 128.5, 0, 255).astype(np.uint8) for other in chroma)]
+
+
 def _conversion(matrix: int) -> np.ndarray:
     """The matrix (3, 3) from luma and chroma of a matrix to those of BT.601."""
     return np.float32(_from_rgb(BT601) @ np.linalg.inv(_from_rgb(matrix)))
