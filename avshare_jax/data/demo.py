@@ -8,16 +8,14 @@ nothing but shape, size and timbre persists through a video.
 """
 
 import dataclasses
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 
-from avshare_jax.data.workers import set_up_worker
+from avshare_jax.data.workers import run_in_workers
 
 FPS = 16
 SECONDS = 8
@@ -197,10 +195,8 @@ def write_demo_videos(
     jobs = list(missing_videos(directory, counts, seed))
     for path, _, _ in jobs:
         path.parent.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=set_up_worker) as pool:
-        for done, _ in enumerate(pool.map(write_video, jobs, chunksize=8), start=1):
-            progress(done, len(jobs))
+    for done in run_in_workers(write_video, jobs, workers):
+        progress(done, len(jobs))
 
 
 def missing_videos(directory: Path, counts: dict[str, int], seed: int) -> Iterator[tuple[Path, tuple[int, ...], int]]:

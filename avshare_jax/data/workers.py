@@ -4,10 +4,15 @@ import multiprocessing
 import os
 import resource
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import psutil
+
+Job = TypeVar("Job")
 
 SHARE_OF_MEMORY = 0.75
 """Of the machine's memory, what all worker processes may take together by default."""
@@ -20,6 +25,34 @@ def set_up_worker() -> None:
     """Keeps a worker process from competing for the cores, and from outliving the process that started it."""
     cv2.setNumThreads(1)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def run_in_workers(function: Callable[[Job], None], jobs: Sequence[Job], workers: int) -> Iterator[int]:
+    """Calls a function with each job, in new processes; yields the number of finished jobs, in their order.
+
+    Raises:
+      OSError: the processes cannot be started.
+      BrokenProcessPool: one has died.
+      Exception: what the function raised; jobs that have not begun are left out then.
+    """
+    context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=set_up_worker) as pool:
+        try:
+            futures = [pool.submit(function, job) for job in jobs]
+        except OSError:  # Those that did start would be waited for.
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
+            raise
+        try:
+            for done, future in enumerate(futures, start=1):
+                future.result()
+                yield done
+        except BaseException:
+            # Not by `map`, which cancels them while the pool's own thread may be ending them: that then fails, and is
+            # waited for forever.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _exit_with_parent() -> None:

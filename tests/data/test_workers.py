@@ -1,8 +1,15 @@
-"""How much memory worker processes may take."""
+"""How much memory worker processes may take, and how pools of them end."""
 
+import errno
+import multiprocessing
+import os
 import resource
+import signal
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
 
 from avshare_jax.data import workers
 from avshare_jax.data.workers import LEAST_MEMORY, memory_per_worker
@@ -39,3 +46,28 @@ except MemoryError:
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stdout == "limited\n", found.stderr
+
+
+def die(job):
+    os._exit(1)
+
+
+def test_a_pool_whose_processes_die_ends():
+    with pytest.raises(BrokenProcessPool):
+        list(workers.run_in_workers(die, range(200), 2))
+
+
+def test_processes_that_did_start_do_not_stay_where_others_cannot(monkeypatch):
+    start, started = multiprocessing.context.SpawnProcess.start, []
+
+    def start_one(process):
+        if started:
+            raise OSError(errno.EMFILE, "Too many open files")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start_one)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(workers.run_in_workers(die, range(2), 2))
+    started[0].join(20)
+    assert started[0].exitcode == -signal.SIGKILL
