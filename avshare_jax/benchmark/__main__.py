@@ -20,6 +20,7 @@ from absl import flags
 from avshare_jax import settings
 from avshare_jax.benchmark import checkpoint, compilation, input, parts, peer, scaling, sharing, step
 from avshare_jax.benchmark.figures import describe_machine, format_table, positive
+from avshare_jax.data.errors import shortage
 from avshare_jax.devices import check_devices
 from avshare_jax.outputs import check_file
 
@@ -67,7 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
         if options.json:
             options.json.write_text(json.dumps({"machine": machine, **results}, indent=2) + "\n")
     except (settings.UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {shortage(error) or error}")
+    except Exception as error:
+        if not (sentence := shortage(error)):
+            raise
+        sys.exit(f"error: {sentence}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from avshare_jax import schema
 from avshare_jax.benchmark.figures import Figures, note, positive, spread
 from avshare_jax.benchmark.states import load_pretraining_config, random_batch, random_state
 from avshare_jax.benchmark.step import compile_step, count_model
+from avshare_jax.data.errors import shortage
 from avshare_jax.outputs import check_file
 from avshare_jax.page_style import figure_style
 from avshare_jax.settings import UserError, reason
@@ -108,6 +109,10 @@ def measure_curve(
             yield value, measure_size(**size)
         except UserError as error:
             note(f"left out: {error}")
+        except Exception as error:
+            if not (sentence := shortage(error)):
+                raise
+            note(f"left out: {sentence}")
 
 
 def describe(clips: int, videos: int, devices: int) -> str:

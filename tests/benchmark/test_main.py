@@ -111,3 +111,20 @@ def test_unknown_part_names_those_there_are(capsys):
     assert "checkpoint" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse(["checkpoint", "--repeats=0"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(24, "Too many open files"), "error: Too many files are open"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."), "error: It does not fit the memory"),
+    ],
+)
+def test_shortages_end_with_a_sentence(monkeypatch, error, said):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "measure", fail)
+    with pytest.raises(SystemExit) as ending:
+        main(["checkpoint"])
+    assert ending.value.code.startswith(said)

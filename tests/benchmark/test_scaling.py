@@ -150,3 +150,13 @@ def test_devices_that_are_not_there_are_simulated(config):
     assert jax.device_count() == 1  # The others were of another process.
     with pytest.raises(UserError, match="batch_size=4 does not divide over 3 devices"):
         scaling.measure_on(3, config, steps=1, repeats=1)
+
+
+def test_sizes_that_do_not_fit_are_left_out(config, capsys):
+    def measure_size(clips, videos, devices):
+        if clips > 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+        return {"seconds": 1.0}
+
+    assert list(scaling.measure_curve(config, "clips", (2, 3), measure_size)) == [(2, {"seconds": 1.0})]
+    assert "left out: It does not fit the memory of the devices" in capsys.readouterr().err

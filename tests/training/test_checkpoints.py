@@ -332,3 +332,22 @@ def test_weights_that_are_not_finite_are_named(state, tmp_path, number):
     with pytest.raises(UserError, match="not finite, in 12 of 14 arrays"):
         network = {name: tree["network"] for name, tree in abstract(state.variables).items()}
         checkpoints.restore_network(tmp_path, 1, network)
+
+
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+    ],
+)
+def test_a_checkpoint_is_not_called_damaged_where_the_machine_lacks_something(shortage, tmp_path):
+    class Manager:
+        directory = tmp_path
+
+        def restore(self, step, args):
+            raise shortage
+
+    with pytest.raises(type(shortage)) as caught:
+        checkpoints._restore(Manager(), 1, {})
+    assert caught.value is shortage

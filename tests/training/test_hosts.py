@@ -165,6 +165,7 @@ def test_all_meet_before_the_first_process_works(monkeypatch, index):
         (SystemExit(75), 75, ""),
         (OSError(errno.EMFILE, "Too many open files"), 1, "error: Too many files are open"),
         (MemoryError(), 1, "error: Memory has run out"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."), 1, "error: It does not fit the memory"),
         (KeyError("x"), 70, "Traceback"),
     ],
 )
