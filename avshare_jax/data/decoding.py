@@ -3,6 +3,7 @@
 Needs neither TensorFlow nor JAX.
 """
 
+import contextlib
 import gc
 import multiprocessing
 import queue
@@ -237,18 +238,16 @@ def _serve(pipe: Connection, frontend: FrontEnd, memory_limit: int) -> None:
         return
     pipe.send("")
     gc.freeze()  # What stays need not be looked at again.
-    while True:
-        gc.collect()  # What the file before has left behind counts, too.
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):  # The parent has ended, or wants no more.
+        while True:
+            gc.collect()  # What the file before has left behind counts, too.
             function, arguments, options = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(function(*arguments, **options))
-        except MemoryError:
-            pipe.send(MemoryError())
-        except DatasetError as error:
-            pipe.send(error)
+            try:
+                pipe.send(function(*arguments, **options))
+            except MemoryError:
+                pipe.send(MemoryError())
+            except DatasetError as error:
+                pipe.send(error)
 
 
 def rejected(video: Video, split: str, reason: str) -> Outcome:

@@ -82,10 +82,10 @@ def test_what_a_process_keeps_of_earlier_files_is_not_blamed_on_later_ones(monke
     options = {"jpeg_quality": 90, "min_seconds": 0.0, "max_seconds": 5.0, "time_limit": 300.0}
     processes, video = DecodingProcesses(1, FRONTEND, **options, memory_limit=10**9), Video("a", "/a")
     try:
-        found = [processes.finish(processes.start(video, "test"), video, "test")[1].reason for _ in range(3)]
+        found = [processes.finish(processes.start(video, "test"), video, "test")[1].reason for _ in range(2)]
     finally:
         processes.stop()
-    assert found == ["decoded"] * 3
+    assert found == ["decoded"] * 2
 
 
 def test_what_has_been_stopped_starts_no_more_processes():
@@ -95,6 +95,20 @@ def test_what_has_been_stopped_starts_no_more_processes():
     with pytest.raises(DatasetError):
         process.run(print, (), {})
     assert process.is_new and multiprocessing.active_children() == before
+
+
+def test_a_process_whose_results_nobody_wants_any_more_ends_quietly():
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=decoding._serve, args=(theirs, FRONTEND, 10**9))
+    with theirs:
+        process.start()
+    assert ours.recv() == ""
+    ours.send((bytes, (10**7,), {}))  # More than a pipe holds.
+    assert ours.poll(300.0)
+    ours.close()
+    process.join()
+    assert process.exitcode == 0
 
 
 def failing_at(video: Video, reason: str) -> Future:
