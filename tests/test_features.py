@@ -397,7 +397,7 @@ def test_files_have_ids_of_their_own_that_can_be_printed(tmp_path):
 
 def test_media_that_are_not_taken_are_skipped_with_a_reason(tmp_path, encoder):
     (tmp_path / "song.mid").touch()
-    options = SimpleNamespace(workers=1, max_seconds=10.0, time_limit=10.0)
+    options = SimpleNamespace(workers=1, max_seconds=10.0, time_limit=10.0, memory_limit=None)
     [(name, record, reason)] = features.read_files([Video("song.mid", f"{tmp_path}/song.mid")], encoder, options)
     assert (name, record) == ("song.mid", None) and reason.startswith("Files that end in .mid are not taken")
 

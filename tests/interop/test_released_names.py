@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from avshare_jax import models
+from avshare_jax import models, sizes
 from avshare_jax.interop import released_names
 from avshare_jax.interop.released_names import BOS
-from avshare_jax.models import factorized, sizes
+from avshare_jax.models import factorized
 
 CNNS = ("visual_cnn", "audio_cnn")
 QUERY = f"{released_names.LAYER}.attention.factor_query"
