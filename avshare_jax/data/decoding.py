@@ -30,7 +30,7 @@ LONGEST_WAIT = 2e6
 """Seconds: the system counts milliseconds with 31 bits."""
 
 SAME_FAILURES = 20
-"""Where so many files in a row fail in the same way that nobody has foreseen, it is not the files."""
+"""Where none can be used and so many in a row fail in the same way that nobody has foreseen, it is not the files."""
 
 
 class DecodingProcesses:
@@ -69,7 +69,7 @@ class DecodingProcesses:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(workers)
         self._frontend, self._time_limit, self._memory_limit = frontend, time_limit, memory_limit
-        self._failure, self._failures = "", 0
+        self._failure, self._failures, self._has_succeeded = "", 0, False
         self._options: dict[str, Any] = {
             "jpeg_quality": jpeg_quality,
             "min_seconds": min_seconds,
@@ -118,15 +118,16 @@ class DecodingProcesses:
             return None, rejected(
                 video, split, f"Decoding it ended the process ({code}): it crashes the decoder or memory ran out."
             )
+        self._has_succeeded = self._has_succeeded or record is not None
         self._count_failures(outcome.reason)
         return record, outcome
 
     def _count_failures(self, reason: str) -> None:
-        """Raises `DatasetError` where the last files all failed in the same unforeseen way."""
+        """Raises `DatasetError` where no file was ever usable, and the last all failed in the same unforeseen way."""
         unexpected = reason if reason.startswith(UNEXPECTED) else ""
         self._failures = self._failures + 1 if unexpected and unexpected == self._failure else int(bool(unexpected))
         self._failure = unexpected
-        if self._failures >= SAME_FAILURES:
+        if self._failures >= SAME_FAILURES and not self._has_succeeded:
             raise SameFailureError(reason)
 
 

@@ -18,7 +18,8 @@ from avshare_jax.data.names import composed
 from avshare_jax.data.outcomes import MISSING, NO_AUDIO, NO_VIDEO, REJECTED, USED, VIDEOS, Outcome, read_outcomes
 from avshare_jax.data.sources.listing import Video
 from avshare_jax.settings import UserError
-from avshare_jax.training.checkpoints import load_config, load_identity
+from avshare_jax.training.checkpoints import load_identity
+from avshare_jax.training.run_config import read_config
 
 IN_DATASET = (USED, NO_AUDIO, NO_VIDEO)
 EXAMPLES = 5
@@ -171,7 +172,7 @@ def trained_on(workdir: epath.PathLike) -> tuple[list[TrainedOn], list[str]]:
     visited: set[str] = set()
     while True:
         visited.add(str(epath.Path(workdir).resolve()))
-        config = load_config(workdir)
+        config = read_config(workdir)
         identity = load_identity(workdir)
         if identity["name"] is None:
             return list(found), ["The weights were imported, and nothing says which videos they have seen."]

@@ -813,7 +813,8 @@ Neither black frames nor silence are ever made up for what is missing; a missing
   `.mid`, `.braw` or bare samples (`.yuv`, `.pcm`), is counted and listed as **rejected**.
 * In ids and classes, a byte that is not UTF-8 is written as `\\xe9`, and a control character as `\\u001b`.
 * Files that need longer than a limit, or more memory, or crash the decoder, are rejected by the process that prepares
-  them. Where 20 files in a row fail in the same unforeseen way, preparation stops and says how: it is not the files.
+  them. Where 20 in a row fail in the same unforeseen way and none was usable before, preparation stops and says how: it
+  is not the files.
 
 """
 

@@ -12,7 +12,7 @@ from avshare_jax.data import decoding
 from avshare_jax.data.decoding import SAME_FAILURES, DecodingProcesses, rejected
 from avshare_jax.data.errors import DatasetError
 from avshare_jax.data.extraction import UNEXPECTED, extract
-from avshare_jax.data.outcomes import REJECTED, USED
+from avshare_jax.data.outcomes import REJECTED, USED, Outcome
 from avshare_jax.data.sources.listing import Video
 from tests.data.test_building import FRONTEND, write_video
 
@@ -126,6 +126,12 @@ def test_files_that_all_fail_in_the_same_unforeseen_way_are_not_blamed():
         assert processes.finish(failing_at(video, reason), video, "test")[0] is None
     with pytest.raises(DatasetError, match="in a row fail in the same way.*RuntimeError: no luck. Repair"):
         processes.finish(failing_at(video, same), video, "test")
+    # Where one can be used, the machine is not at fault.
+    used = Future()
+    used.set_result(({"video_id": "b"}, Outcome("b", "b", "test", "/b", (), USED, "")))
+    assert processes.finish(used, video, "test")[0] == {"video_id": "b"}
+    for _ in range(2 * SAME_FAILURES):
+        assert processes.finish(failing_at(video, same), video, "test")[0] is None
     processes.stop()
 
 

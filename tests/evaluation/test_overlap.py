@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from avshare_jax.data.dataset import open_dataset
 from avshare_jax.data.frontend import FrontEnd
 from avshare_jax.data.outcomes import MISSING, NO_AUDIO, REJECTED, USED, VIDEOS, Outcome, write_outcomes
 from avshare_jax.data.records import Contents, dataset_directory, write_dataset
 from avshare_jax.evaluation.overlap import Overlap, count_videos, describe, find_overlap, leave_out
-from avshare_jax.settings import UserError
+from avshare_jax.settings import UserError, load_config_file
 
 A, B, C, D = "-bcdefghijK", "aBcdefghijk", "ABCDEFGHIJk", "vwxyz-vwXyz"
 
@@ -69,8 +68,9 @@ def run_on(tmp_path, *datasets, data_dir="gone", fingerprint=None, run="run", in
     name = "+".join(dataset.name for dataset in datasets) or None
     identity = {"name": name, "fingerprint": fingerprint or "+".join(x.fingerprint for x in datasets) or None}
     (workdir / "dataset.json").write_text(json.dumps(identity))
-    config = ConfigDict({"name": "run", "seed": 0, "total_steps": 1, "model": {}})
-    config.update({"data": {"name": name, "data_dir": str(data_dir), "train_split": "train"}})
+    config = load_config_file("configs/finetune_ucf101.py" if init_from else "configs/pretrain.py:demo")
+    with config.ignore_type():
+        config.data.update(name=name, data_dir=str(data_dir), train_split="train")
     if init_from:
         config.init_from = str(init_from)
     (workdir / "config.json").write_text(config.to_json())
