@@ -93,7 +93,7 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            failure = self._finish_last()
+            failure = self.finish_last()
             self._manager.close()
         finally:
             self.ownership.release()
@@ -110,7 +110,7 @@ class Checkpoints:
         Where that fails, as on a full disk, the next call says so, and older checkpoints stay; leaving the context
         raises `UserError` where it happens to the last one.
         """
-        if failure := self._finish_last():
+        if failure := self.finish_last():
             print(f"{failure} Training goes on.", flush=True)
         self.ownership.check()
         step = int(state.step)
@@ -178,7 +178,7 @@ class Checkpoints:
             aside.rmtree()
         (self._directory / str(step)).rename(aside)
 
-    def _finish_last(self) -> str:
+    def finish_last(self) -> str:
         """Waits for the checkpoint that is being written; returns a sentence where that failed, else nothing."""
         try:
             self._manager.wait_until_finished()

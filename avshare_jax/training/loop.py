@@ -172,8 +172,10 @@ def take_steps(
                 checkpoints.save(state)
                 goodput.turn_to(STEPS)
             if ending and step < config.total_steps:
-                print(f"Told to end: step {step} is saved. The same command goes on from there.", flush=True)
                 goodput.turn_to(CHECKPOINTS)
+                # It is said when it is so: until the last byte is written, a killed process loses the step.
+                saved = checkpoints.finish_last() or f"Told to end: step {step} is saved."
+                print(f"{saved} The same command goes on from there.", flush=True)
                 sys.exit(RESTART)
 
 

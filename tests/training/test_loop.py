@@ -65,6 +65,27 @@ def test_interrupted_run_goes_on_with_identical_numbers(train, tmp_path):
     assert checkpoints.latest_step(tmp_path / "parts") == 8
 
 
+@pytest.mark.parametrize("failure", ["", "The checkpoint of step 5 could not be written."])
+def test_what_is_called_saved_is_on_the_disk(train, tmp_path, monkeypatch, failure):
+    save, finish = checkpoints.Checkpoints.save, checkpoints.Checkpoints.finish_last
+    finished, said = [], []
+
+    def finish_last(self):
+        finish(self)
+        finished.append(checkpoints.latest_step(tmp_path))
+        return failure if finished[-1] == 5 else ""
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "finish_last", finish_last)
+    monkeypatch.setattr(
+        checkpoints.Checkpoints, "save", lambda *given: (save(*given), signal.raise_signal(signal.SIGTERM))
+    )
+    monkeypatch.setattr(loop, "print", lambda text, **_: said.append((text, finished[-1:])), raising=False)
+    with pytest.raises(SystemExit):
+        train(tmp_path)
+    words = failure or "Told to end: step 5 is saved."
+    assert said[-1] == (f"{words} The same command goes on from there.", [5])
+
+
 def test_a_warning_is_heeded_while_it_trains_and_reaches_others_afterwards(train, tmp_path, monkeypatch):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("afterwards"))
