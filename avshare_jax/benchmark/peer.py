@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Figures]:
     """Takes `options.repeats` turns of ours and each variant of PyTorch, after a first call of each."""
-    return measure_config(load_pretraining_config(options.config), options.variants, options.repeats)
+    return measure_config(
+        load_pretraining_config(options.config, network_alone=True), options.variants, options.repeats
+    )
 
 
 def measure_config(config: ConfigDict, variants: Sequence[str], repeats: int) -> dict[str, Figures]:

@@ -8,10 +8,18 @@ from avshare_jax import schema, settings
 from avshare_jax.training.step import Batch, TrainState
 
 
-def load_pretraining_config(path_and_variant: str) -> ConfigDict:
-    """Reads FILE.py[:VARIANT]; `UserError` where there is none, or where it is not a right one of pretraining."""
+def load_pretraining_config(path_and_variant: str, network_alone: bool = False) -> ConfigDict:
+    """Reads FILE.py[:VARIANT]; `UserError` where there is none, or where it is not a right one of pretraining.
+
+    Args:
+      path_and_variant: of the config.
+      network_alone: whether the objectives are not measured, so that the batch may be too small for them.
+    """
     config = settings.load_config_file(path_and_variant)
-    schema.check(config, (schema.PRETRAINING,))
+    checked = config.copy_and_resolve_references()
+    if network_alone and isinstance(config.get("batch_size"), int) and config.batch_size > 0:
+        checked.batch_size *= checked.objectives.num_negatives + 1
+    schema.check(checked, (schema.PRETRAINING,))
     return config
 
 

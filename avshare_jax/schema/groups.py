@@ -126,10 +126,10 @@ class VisualCNN(Group):
 
 
 class AudioCNN(Group):
-    """Sizes of the audio CNN."""
+    """Sizes of the audio CNN; without stages, it is its stem."""
 
     width: Width
-    stage_sizes: Blocks
+    stage_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], AsTuple, Field(max_length=10)]
     separable_stages: Annotated[int, Field(ge=0, le=10)]
     stem_kernel: Kernel
 

@@ -49,7 +49,6 @@ PARTS = (*ITEMS, "checksums")
 # What devices, storage and the system say of themselves, and not of what a checkpoint holds.
 NO_DAMAGE = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 NOT_ALLOWED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "Permission denied")
-READ_ONLY = ocp.CheckpointManagerOptions(read_only=True, create=False)
 
 
 class DamagedCheckpointError(Exception):
@@ -526,7 +525,9 @@ def _directory(workdir: epath.PathLike) -> epath.Path:
 
 def _reader(workdir: epath.PathLike) -> ocp.CheckpointManager:
     """A manager that changes nothing, safe beside a training process."""
-    return ocp.CheckpointManager(_directory(workdir), options=READ_ONLY)
+    # Made here: making it logs a warning, which commands that are not quiet yet would print when this is imported.
+    options = ocp.CheckpointManagerOptions(read_only=True, create=False)
+    return ocp.CheckpointManager(_directory(workdir), options=options)
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:
