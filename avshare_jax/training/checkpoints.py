@@ -25,7 +25,7 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 
 from avshare_jax import schema
 from avshare_jax.data.errors import shortage
-from avshare_jax.settings import UserError, differences, reason
+from avshare_jax.settings import UserError, differences, listed, reason
 from avshare_jax.training.checksums import tree_checksums
 from avshare_jax.training.hosts import first_process_first, gather
 from avshare_jax.training.ownership import Ownership
@@ -40,7 +40,6 @@ UNANNOUNCED = (
 )
 
 
-NAMES_SHOWN = 10
 # What every config.json has, whatever is trained.
 CONFIG_FIELDS = {"name": str, "seed": int, "total_steps": (int, type(None)), "model": dict, "data": dict}
 # Of a whole checkpoint.
@@ -245,10 +244,9 @@ def check_finite(variables: Mapping[str, Any], where: str) -> None:
     finite = jax.device_get(_are_finite(variables))
     leaves = jax.tree_util.tree_leaves_with_path(finite)
     if bad := [jax.tree_util.keystr(path, simple=True, separator="/") for path, whole in leaves if not whole]:
-        more = f" and {len(bad) - NAMES_SHOWN} more" if len(bad) > NAMES_SHOWN else ""
         raise UserError(
             f"{where} holds numbers that are not finite, in {len(bad)} of {len(leaves)} arrays: "
-            f"{', '.join(bad[:NAMES_SHOWN])}{more}. Nothing can be computed from them: take other weights."
+            f"{listed(bad)}. Nothing can be computed from them: take other weights."
         )
 
 

@@ -328,7 +328,7 @@ def test_weights_that_are_not_finite_are_named(state, tmp_path, number):
     with pytest.raises(UserError, match="not finite, in 12 of 14 arrays") as ending:
         checkpoints.restore_variables(tmp_path, 1, abstract(state.variables))
     names = [f"params/network/layer_{place:02d}/kernel" for place in range(10)]
-    assert f": {', '.join(names)} and 2 more. " in str(ending.value)
+    assert f": {', '.join(names)}, and 2 more. " in str(ending.value)
     with pytest.raises(UserError, match="not finite, in 12 of 14 arrays"):
         network = {name: tree["network"] for name, tree in abstract(state.variables).items()}
         checkpoints.restore_network(tmp_path, 1, network)
